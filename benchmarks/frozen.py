@@ -21,7 +21,8 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Interactions, Rows
 from metarec_jax.data import load
-from metarec_jax.data.episodes import histories, statistics_of
+from metarec_jax.data.episodes import statistics_of
+from metarec_jax.data.histories import histories
 from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks
 from metarec_jax.data.splits import Statistics, item_statistics
 from metarec_jax.encoder import Encoder

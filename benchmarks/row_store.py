@@ -46,7 +46,8 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.console import make_reporter
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.sources.row_store import build_store
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.encoder import random_encoder

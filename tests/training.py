@@ -33,7 +33,8 @@ from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.types import Interactions, Tables
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource

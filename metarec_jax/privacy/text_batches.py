@@ -17,7 +17,8 @@ from metarec_jax.privacy.dp_encoder_step import Apart
 from metarec_jax.privacy.dp_step import Summed
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import by_user, per_device, replicate, shard_users, total
-from metarec_jax.train.text_batches import encode_with, texts_of, texts_used, with_slots
+from metarec_jax.train.text_batches import texts_of, texts_used, with_slots
+from metarec_jax.train.text_devices import encode_with
 
 
 class PrivateTextBatches:

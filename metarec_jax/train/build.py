@@ -19,7 +19,8 @@ from metarec_jax.core.row_ranges import holds
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data import load
 from metarec_jax.data.candidates import candidates_of
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.leakage import refuse_behaviour, refuse_leak
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import Division, divide

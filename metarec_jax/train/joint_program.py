@@ -30,7 +30,8 @@ from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates,
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
-from metarec_jax.train.text_batches import Devices, TextBatches
+from metarec_jax.train.text_batches import TextBatches
+from metarec_jax.train.text_devices import Devices
 
 
 def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:

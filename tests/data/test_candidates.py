@@ -10,7 +10,8 @@ from helpers import assert_close, assert_equal, interactions
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.scale import CLICKS
 from metarec_jax.data.candidates import MOST, Candidates, beside, candidates_of
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import TaskSource, make_tasks
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.describe import describe, descriptions
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.splits import AsNew, Folded, item_statistics
 
 CONFIG = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, buckets=(2, 5, 8), draws=0)

@@ -7,7 +7,8 @@ import pytest
 from helpers import assert_equal, random_interactions
 
 from metarec_jax.config.data import EpisodeConfig
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.data.splits import item_statistics
 

@@ -14,7 +14,8 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import CLICKS
 from metarec_jax.data import load
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.protocols import divide, tallrec
 from metarec_jax.data.protocols.division import Division, Scenario, check, drawn_tasks
 from metarec_jax.data.protocols.melu import chosen_year, item_years

@@ -28,8 +28,9 @@ from metarec_jax.core.row_ranges import Ranges, holds
 from metarec_jax.core.stored_columns import OwnerColumn, StoredColumn
 from metarec_jax.core.stored_strings import StoredStrings
 from metarec_jax.data import load
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.fingerprint import fingerprint, fingerprint_with_texts, input_digests
+from metarec_jax.data.histories import histories
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.sources import clicks_of
 from metarec_jax.data.sources.folder import read_table_file

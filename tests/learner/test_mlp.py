@@ -9,7 +9,8 @@ from helpers import assert_close, assert_each_close, head_of
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.core.types import Tables
 from metarec_jax.data import load
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias
 from metarec_jax.learner import mlp

@@ -9,7 +9,8 @@ from helpers import assert_close, assert_equal, interactions, tiny
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.types import Prepared
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.splits import item_statistics
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.train.sharding import replicate, shard_users, user_mesh

@@ -24,7 +24,8 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.training import Training
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.histories import histories
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.privacy import accounting
 from metarec_jax.privacy.options import PrivacyConfig

@@ -28,7 +28,8 @@ from metarec_jax.train.meta_training import padded
 from metarec_jax.train.optimizer import by_rate, relative_rates
 from metarec_jax.train.sharding import ROLES, SHARDS, USERS, by_user, place, role, round_up, shard_users, user_mesh
 from metarec_jax.train.state import first_state
-from metarec_jax.train.text_batches import TextBatches, worth_sharing
+from metarec_jax.train.text_batches import TextBatches
+from metarec_jax.train.text_devices import worth_sharing
 
 MORE = 300
 """Items beside those of the experiment with which devices do not share their texts."""

@@ -15,7 +15,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.row_ranges import Selection, where
 from metarec_jax.core.stored_columns import count_values, picked
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.episodes import histories
+from metarec_jax.data.histories import histories
 from metarec_jax.data.protocols.division import everyone_else, rows_of
 from metarec_jax.data.tasks import Tasks, make_tasks
 

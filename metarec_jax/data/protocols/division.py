@@ -12,7 +12,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SPLITS
 from metarec_jax.core.row_ranges import Selection, holds, runs
 from metarec_jax.core.types import Column, Interactions
-from metarec_jax.data.episodes import draw_rows, histories
+from metarec_jax.data.histories import draw_rows, histories
 from metarec_jax.data.splits import counts_of, rows_of_users
 from metarec_jax.data.tasks import Tasks, make_tasks
 
@@ -147,7 +147,7 @@ def everyone_else(
 def drawn_tasks(
     data: Interactions, users: np.ndarray, config: EpisodeConfig, seed: int, allowed: Column | None = None
 ) -> Tasks:
-    """A task for each user, with support and query from the first draw of `metarec_jax.data.episodes.draw_rows`.
+    """A task for each user, with support and query from the first draw of `metarec_jax.data.histories.draw_rows`.
 
     Args:
         data: the data set.

@@ -17,7 +17,7 @@ from metarec_jax.train.aot.estimate import Estimate, compiled_for
 from metarec_jax.train.aot.targets import Target, devices
 from metarec_jax.train.aot.workload import Turns, Workload, chosen_texts
 from metarec_jax.train.sharding import SHARDS, shardings, user_mesh
-from metarec_jax.train.text_batches import Devices, execution_of
+from metarec_jax.train.text_devices import Devices, execution_of
 
 
 def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any, ...], Turns]:

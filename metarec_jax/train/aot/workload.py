@@ -45,7 +45,7 @@ from metarec_jax.train.meta_training import padded
 from metarec_jax.train.model import abstract_trainable, make_model
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import SHARDS, by_user, shardings
-from metarec_jax.train.text_batches import Devices, execution_of, worth_sharing
+from metarec_jax.train.text_devices import Devices, execution_of, worth_sharing
 
 
 def _sized(size: EncoderSize) -> ModelConfig:

@@ -38,7 +38,8 @@ from metarec_jax.train.pretraining.step import Losses, PretrainState, liked_grad
 from metarec_jax.train.pretraining.text_batches import Document, Frame, PassageSource, documents
 from metarec_jax.train.pretraining.user_text import liked_items, sentences
 from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
-from metarec_jax.train.text_batches import encode_with, texts_of
+from metarec_jax.train.text_batches import texts_of
+from metarec_jax.train.text_devices import encode_with
 
 
 @dataclasses.dataclass(frozen=True)

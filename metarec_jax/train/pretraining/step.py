@@ -22,7 +22,7 @@ from metarec_jax.train.pretraining.contrastive import Liked, contrastive_loss
 from metarec_jax.train.pretraining.masking import Vocabulary, hide
 from metarec_jax.train.pretraining.mlm import Sum, mlm_loss
 from metarec_jax.train.pretraining.text_batches import Passages
-from metarec_jax.train.text_batches import execution_of
+from metarec_jax.train.text_devices import execution_of
 
 
 class Weights(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.episodes import histories
+from metarec_jax.data.histories import histories
 
 RATED = ("Hated", "Disliked", "Did not mind", "Liked", "Loved")
 """Verbs of ratings, from the least to the greatest of the scale."""
