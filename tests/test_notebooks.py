@@ -38,7 +38,11 @@ def test_notebook_is_its_text(text):
     ]
 
 
-@pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "text",
+    # The README's example, which runs each time, takes the way of the longest one.
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SHORTER), id=path.stem) for path in NOTEBOOKS],
+)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own client, which is none of ours
 def test_notebook_runs(text, tmp_path, monkeypatch):
     variables = {"JAX_PLATFORMS": "cpu"} if text.stem == MEASURES else library_environment()
