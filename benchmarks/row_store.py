@@ -10,8 +10,8 @@ extended to 1,000 million rows:
 - sampling: the division into training, validation and test users, and batches of 64 training users at random places of
   an epoch, without a model;
 - for at most `--train` rows, item factors, and one epoch of meta-training of the usual learner, with a small untrained
-  encoder; `--steps` ends the epoch early. Blocked is the share of the epoch's time in which the
-  next batch was waited for.
+  encoder; `--steps` ends the epoch early. Blocked is the share of the epoch's time in which a
+  batch was waited for while no step was computed.
 
 Memory is anonymous memory (files that are mapped are not counted), sampled five times a second; that of factors and of
 the epoch includes all that the process has. FOLDER needs 120 bytes a row; what is written
