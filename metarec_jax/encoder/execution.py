@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.attention import TILE
+from metarec_jax.encoder.row_packing import CALLS
 
 Attention = Literal["xla", "tiled", "fused", "apart", "tiled apart", "fused apart"]
 APART: dict[Attention, Attention] = {"xla": "apart", "tiled": "tiled apart", "fused": "fused apart"}
@@ -37,7 +38,7 @@ class Execution(NamedTuple):
     scan: bool = False
     tokens_per_call: int = 1024
     shortest_row: int = 32
-    calls: int = 16
+    calls: int = CALLS
     whole: Callable[[Params], Params] = lambda params: params
 
 
@@ -74,5 +75,5 @@ def choose_execution(platform: str, *, fused: bool = False, split: bool = False)
         scan=split,
         tokens_per_call=_TOKENS_PER_CALL.get("gpu" if split and platform != "cpu" else platform, 16384),
         shortest_row=32 if platform == "cpu" else TILE,
-        calls=1 if split else 16,
+        calls=1 if split else CALLS,
     )

@@ -16,8 +16,9 @@ SAMPLE = 4096
 SIMILAR = 0.03
 """Relative difference of costs up to which the estimate does not tell choices apart."""
 
-FEW = 512
-"""Number of tokens below which calls are not made smaller, so that a step has more of them."""
+CALLS, FEW = 16, 512
+"""Least number of calls of a step, since the last is half empty in the mean; and number of tokens below which calls are
+not made smaller for that."""
 
 
 class Plan(NamedTuple):
@@ -114,7 +115,7 @@ def plan_rows(
     tokens_per_call: int,
     shortest_row: int,
     width: int,
-    calls: int = 16,
+    calls: int = CALLS,
     split: int = 1,
 ) -> Plan:
     """Choose one or two lengths of rows that hold several texts.

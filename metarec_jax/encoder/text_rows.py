@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarec_jax.core.types import Array
-from metarec_jax.encoder.row_packing import Plan, most_rows, pack_rows, plan_alone, plan_rows
+from metarec_jax.encoder.row_packing import CALLS, Plan, most_rows, pack_rows, plan_alone, plan_rows
 
 NOWHERE = np.iinfo(np.int32).max
 """Slot of a place in a row that holds no text."""
@@ -65,7 +65,7 @@ class Texts:
         most: int = 0,
         width: int = 384,
         shortest_row: int = 32,
-        calls: int = 16,
+        calls: int = CALLS,
         pad: int = 0,
         split: int = 1,
         skip: Sequence[int] = (),
