@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections
-import gzip
-import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +28,30 @@ def profile(run: Callable[[], Any], *texts: str, calls: int = 5) -> list[dict[st
     kinds: dict[str, dict[str, str]] = {}
     for text in texts:  # programs of one function for several shapes share a name
         kinds.setdefault(_module(text), {}).update(_kinds(text))
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(calls):
-                run()
-        (trace,) = Path(folder).rglob("*.trace.json.gz")
-        events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # calls of Python functions are more than a profile has room for
     ms: collections.defaultdict[str, float] = collections.defaultdict(float)
     times: collections.Counter[str] = collections.Counter()
-    for event in events:
-        told = event.get("args", {})
-        kind = kinds.get(told.get("hlo_module", ""), {}).get(told.get("hlo_op", ""))
-        if kind is not None and " while" not in kind:
-            ms[kind] += event["dur"] / 1e3 / calls
-            times[kind] += 1
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            for _ in range(calls):
+                run()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        for event in _events(path):
+            told = dict(event.stats)
+            kind = kinds.get(str(told.get("hlo_module", "")), {}).get(str(told.get("hlo_op", "")))
+            if kind is not None and " while" not in kind:
+                ms[kind] += event.duration_ns / 1e6 / calls
+                times[kind] += 1
     costly = sorted(ms, key=ms.__getitem__, reverse=True)[:MOST]
     return [{"operation": kind, "calls": times[kind] / calls, "ms": round(ms[kind], 3)} for kind in costly]
+
+
+def _events(path: Path) -> Iterator[jax.profiler.ProfileEvent]:
+    """What a profile recorded on every thread and device."""
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for line in plane.lines:
+            yield from line.events
 
 
 def _module(text: str) -> str:
