@@ -20,6 +20,7 @@ SOURCES: Registry[Any] = Registry(
     {
         "auto": f"{_SOURCES}.auto",
         "movielens-100k": f"{_SOURCES}.movielens_100k",
+        "movietweetings": f"{_SOURCES}.movietweetings",
         "movielens-1m": f"{_SOURCES}.movielens_1m",
         "movielens-latest": f"{_SOURCES}.movielens_csv",
         "recbole": f"{_SOURCES}.recbole",

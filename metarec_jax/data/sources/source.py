@@ -25,6 +25,8 @@ Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
 Read = Callable[..., Interactions]
 """(folder, *, source, **options) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
+Holds = Callable[[Folder], bool]
+"""Whether a folder holds a data set, by what is in its files."""
 ReadBatches = Callable[..., Any]
 """(folder, *, source) -> the same as `metarec_jax.data.store.batches.Batches`."""
 
@@ -43,6 +45,8 @@ class Layout(NamedTuple):
             `metarec_jax.data.sources.load` makes clicks if asked for; other options of tables are refused.
         batches: function (folder, *, source) to what `read` returns, in batches for a row store; None if the files are
             read as a whole.
+        holds: whether a folder with such files holds this data set, where another one has files of the same names; this
+            layout is then registered first. None if the names are enough.
     """
 
     name: str
@@ -52,10 +56,13 @@ class Layout(NamedTuple):
     release: Release | None = None
     options: tuple[str, ...] = ()
     batches: ReadBatches | None = None
+    holds: Holds | None = None
 
     def mark_in(self, folder: Folder) -> str:
-        """The first mark that matches a file of `folder`; "" if none does."""
-        return next((mark for mark in self.marks if all(folder.matching([part]) for part in mark.split(" with "))), "")
+        """The first mark that matches a file of `folder`; "" if none does, or `folder` holds another data set."""
+        marks = (mark for mark in self.marks if all(folder.matching([part]) for part in mark.split(" with ")))
+        mark = next(marks, "")
+        return mark if mark and (self.holds is None or self.holds(folder)) else ""
 
     def load(self, config: DataConfig, seed: int = 0) -> Interactions:
         """Read the data set from ``config.path``, or without a path from its release.
@@ -124,6 +131,7 @@ def register_layout(
     options: tuple[str, ...] = (),
     batches: ReadBatches | None = None,
     licence: str = "",
+    holds: Holds | None = None,
 ) -> Callable[[Read], Read]:
     """A decorator that registers a reader of folders as a data source.
 
@@ -135,13 +143,14 @@ def register_layout(
         options: options that the reader takes, as in `Layout`.
         batches: reader in batches, as in `Layout`.
         licence: see `Source`.
+        holds: what tells the data set from another with files of the same names, as in `Layout`.
 
     Returns:
         The decorator, of a function (folder, *, source, **options) -> `Interactions`.
     """
 
     def decorate(read: Read) -> Read:
-        layout = Layout(name, title, marks, read, release, options, batches)
+        layout = Layout(name, title, marks, read, release, options, batches, holds)
         SOURCES.register(name)(Source(layout.load, release is not None, layout, licence))
         return read
 
