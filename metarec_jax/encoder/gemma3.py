@@ -14,9 +14,8 @@ from jaxtyping import Array
 
 from metarec_jax.encoder.execution import Attention
 from metarec_jax.encoder.gemma3_config import Gemma3Config
-from metarec_jax.encoder.linear import along_last
 from metarec_jax.encoder.model_config import Tokens
-from metarec_jax.encoder.parts import ATTEND, Part
+from metarec_jax.encoder.parts import ATTEND, Part, along_last
 from metarec_jax.encoder.rotary import Places
 
 

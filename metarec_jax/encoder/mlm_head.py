@@ -15,9 +15,8 @@ from jaxtyping import Array, Float
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.linear import along_last, block_dot
 from metarec_jax.encoder.model_config import ModelConfig
-from metarec_jax.encoder.parts import layer_norm
+from metarec_jax.encoder.parts import along_last, layer_norm
 
 
 def require_masked_head(config: ModelConfig) -> None:
@@ -70,7 +69,7 @@ def logits(
     dtype = kernel.dtype if dtype is None else dtype
 
     def product(x: Array, kernel: Array) -> Array:
-        return block_dot(x.astype(dtype), kernel.astype(dtype)).astype(wide)
+        return jnp.matmul(x.astype(dtype), kernel.astype(dtype)).astype(wide)
 
     def biased(x: Array, part: Params) -> Array:
         return x + along_last(part["bias"], x) if "bias" in part else x

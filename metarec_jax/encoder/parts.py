@@ -9,11 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import attend, attend_fused, attend_tiled
-from metarec_jax.encoder.linear import along_last, block_dot
 from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.rotary import Places, rotate
 
@@ -26,6 +25,19 @@ ATTEND = {
     "fused apart": functools.partial(attend_fused, apart=True),
 }
 """Name of `execution.Execution.attention` -> computation of attention."""
+
+
+def along_last(vector: Float[Array, " features"], like: Array) -> Array:
+    """Reshape a vector so that it broadcasts along the last axis of an array.
+
+    Args:
+        vector: the vector.
+        like: array whose number of axes the result has.
+
+    Returns:
+        [1, ..., 1, features].
+    """
+    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))
 
 
 class Dense(nn.Module):
@@ -41,7 +53,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = block_dot(x, kernel)
+        y = jnp.matmul(x, kernel)
         if bias is not None:
             y = y + along_last(bias, y)
         if self.has_variable("params", "lora_a"):

@@ -20,7 +20,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.encoder import Attention, Execution, ModelConfig, Pooling, Tokens, embed, run_layers, text_vectors
-from metarec_jax.encoder.linear import along_last
+from metarec_jax.encoder.parts import along_last
 from metarec_jax.learner import mlp
 from metarec_jax.learner.gathered_rows import Fixed, as_array
 from metarec_jax.learner.heads import Head

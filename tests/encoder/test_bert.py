@@ -12,7 +12,6 @@ from helpers import assert_each_close, assert_says
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import linear
 from metarec_jax.encoder.attention import attend
 
 CONFIG = changed(vocab_size=90, max_positions=40, num_layers=2)
@@ -163,21 +162,6 @@ def test_attention_weights_are_a_distribution_over_real_tokens():
     assert_each_close(
         attend(query, key, jnp.ones_like(key), mask, num_heads=2), 1, tolerance=1e-6, because="a few roundings"
     )
-
-
-def test_a_product_in_blocks_is_the_product_and_so_is_its_gradient():
-    rng = np.random.default_rng(6)
-    inputs = linear.WIDE + 5
-    x = jnp.asarray(rng.standard_normal((3, inputs)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((inputs, 4)), jnp.float32)
-    weight = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
-    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
-    assert_each_close(
-        jax.jit(linear.block_dot)(x, kernel), exact, floor=3e-5, because="sums of a thousand products in float32"
-    )
-    slopes = jax.jit(jax.grad(lambda x, k: jnp.sum(weight * linear.block_dot(x, k)), argnums=(0, 1)))(x, kernel)
-    assert_each_close(slopes[0], weight @ kernel.T, floor=1e-5, because="sums of products in float32")
-    assert_each_close(slopes[1], x.T @ weight, floor=1e-5, because="sums of products in float32")
 
 
 def test_texts_longer_than_the_positions_are_refused(params):
