@@ -67,6 +67,12 @@ COMMITTED: Mapping[str, Committed] = {
         "everyone-ml-100k",
         (*TABLE, "methods.png"),
     ),
+    "movietweetings": Committed(
+        f"{_EVALUATE} recbole-metarec --data.source movietweetings --data.path movietweetings/snapshots/100K --seeds 5"
+        " --out {out}",
+        "recbole-metarec-movietweetings",
+        (*TABLE, "cohorts.json", "methods.png"),
+    ),
     "melu": Committed(f"{_EVALUATE} melu --seeds 3 --out {{out}}", "melu-ml-100k", TABLE),
     "melu-as-published": Committed(
         f"{_EVALUATE} melu --seeds 3 --metrics melu --out {{out}}", "melu-ml-100k/as-published", TABLE

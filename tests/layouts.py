@@ -70,6 +70,17 @@ def movielens_1m(folder: Path, users: bool = False) -> Path:
     return folder
 
 
+def movietweetings(folder: Path) -> Path:
+    """The names of MovieLens-1M's files, films with IMDb numbers, ratings from 0 to 10, and accounts for users."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ratings = [(user, f"{int(item):07d}", str(2 * int(rating)), time) for user, item, rating, time in RATINGS]
+    _lines(folder / "ratings.dat", [("9", "0000010", "0", "301"), *ratings], "::")
+    films = [(f"{int(i):07d}", f"{title} ({year})", "|".join(genres)) for i, title, year, genres in FILMS]
+    _lines(folder / "movies.dat", films, "::")
+    _lines(folder / "users.dat", (("7", "18405182"), ("9", "31260677"), ("12", "138805259")), "::")
+    return folder
+
+
 def movielens_1m_of(folder: Path, users: int = 60, films: int = 40, seed: int = 0) -> Path:
     """Drawn users who rate 30 of the films each, as MovieLens-1M is written; half of the films are of 1998 or later."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -133,6 +133,7 @@ def test_every_published_data_set_states_its_terms_with_an_address():
     [
         ("movielens-1m", True, ("movielens-1m", "GroupLens", "ml-1m-README.txt")),
         ("movielens-1m", False, ("movielens-1m", "GroupLens", "ml-1m-README.txt")),
+        ("movietweetings", True, ("movietweetings", "MIT", "sidooms")),
         ("", False, ("own data",)),
         ("columns separated by ','", True, ("own data",)),
     ],

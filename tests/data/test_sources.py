@@ -130,6 +130,24 @@ def test_profiles_of_the_1m_layout_are_spelled_out(tmp_path):
     assert read(folder).users.texts == data.users.texts
 
 
+def test_movietweetings_is_told_from_movielens_by_the_numbers_of_its_films(tmp_path):
+    folder = layouts.movietweetings(tmp_path / "tweets")
+    data = read(folder)
+    assert data.layout == "movietweetings"
+    assert data.items.ids == ("0000001", "0000002", "0000003", "0000004", "0000010")
+    assert data.items.texts == read(layouts.movielens_1m(tmp_path / "1m")).items.texts
+    assert data.users == Users(("7", "9"), None)
+    assert data.scale.levels == tuple(range(11))
+    of_ten = {2: 1.8, 4: 2.6, 6: 3.4, 8: 4.2, 10: 5.0, 0: 1.0}  # on the standard scale of 1 to 5
+    np.testing.assert_allclose(data.rating, [of_ten[n] for n in (10, 4, 2, 6, 8, 0)], rtol=1e-6)
+    assert read(folder, "movietweetings").items == data.items
+    (folder / "users.dat").unlink()
+    assert read(folder).users == data.users
+    assert_says(
+        refusal(layouts.movielens_1m(tmp_path / "1m"), source="movietweetings"), "'movietweetings'", "movielens-1m"
+    )
+
+
 def test_without_profiles_there_are_no_user_texts(tmp_path):
     folder = layouts.movielens_100k(tmp_path)
     (folder / "u.user").unlink()

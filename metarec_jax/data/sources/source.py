@@ -174,7 +174,7 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
     if layout is None and len(folder.tables()) == 1:
         return SOURCES.get("table").load(config, 0)
     if layout is None:
-        marks = ", ".join(mark for layout in layouts() for mark in layout.marks)
+        marks = ", ".join(dict.fromkeys(mark for layout in layouts() for mark in layout.marks))
         raise MetarecError(
             f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
             f"{listed(folder.names) or 'nothing'}. A single table is read with --data.path {folder.path}/FILE.csv"
