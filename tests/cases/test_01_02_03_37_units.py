@@ -74,6 +74,7 @@ def table_of(run):
     return table
 
 
+@pytest.mark.slow
 def test_liked_follows_the_scale(made):
     tables = {name: table_of(made(name)[0]) for name in ("five", "ten", "unit")}
     for name, border in {"five": "4", "ten": "8", "unit": "0.8"}.items():

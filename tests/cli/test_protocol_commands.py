@@ -50,6 +50,7 @@ def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_pat
 SMALL = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
 
 
+@pytest.mark.slow
 def test_lists_over_the_catalogue_are_made_of_ratings_in_the_layout_of_movielens_1m(tmp_path, capsys, quick):
     """Ratings of 4 or more are clicks; the table fits 100 columns, and an evaluation that is done is read again."""
     data, out = layouts.movielens_1m_of(tmp_path / "ml-1m", users=50), tmp_path / "out"

@@ -132,7 +132,7 @@ def changed(data, division, which):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("tallrec", "few-shot", "time"))) for k in KINDS]
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("melu", "tallrec", "few-shot", "time"))) for k in KINDS]
 )
 def test_nothing_that_is_held_out_can_reach_what_is_trained(evaluated, kind, tmp_path):
     """Every rating, time and text of what is held out is changed: training does not notice."""

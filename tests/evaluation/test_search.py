@@ -96,6 +96,7 @@ def test_another_search_in_its_folder_is_refused(searched, config):
             search.tune(config, folder, **{"trials": 1, "space": SPACE} | other)
 
 
+@pytest.mark.slow
 def test_test_users_have_no_say(config, tmp_path):
     """All that a test user rated is turned round, and no trial is worth anything else."""
     data = load(config.data, seed=config.seed)

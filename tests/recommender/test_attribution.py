@@ -61,7 +61,9 @@ def explained(case, *, items: int = 3):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("learner", ["mlp", pytest.param("transformer", marks=pytest.mark.slow), "recurrent"])
+@pytest.mark.parametrize(
+    "learner", ["mlp", *(pytest.param(k, marks=pytest.mark.slow) for k in ("transformer", "recurrent"))]
+)
 def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
     case = tiny(learner=learner)
     (scores, found), by_weight = explained(case)
@@ -92,7 +94,10 @@ def test_influences_are_derivatives_for_every_rule(rule):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rule", ["gradient", "ridge", "one step of ridge to squared error"])
+@pytest.mark.parametrize(
+    "rule",
+    ["gradient", *(pytest.param(r, marks=pytest.mark.slow) for r in ("ridge", "one step of ridge to squared error"))],
+)
 def test_weight_two_equals_two_ratings(rule):
     case = tiny(users=1, **RULES[rule])
     twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:, :1]], axis=1), case.episodes.support)

@@ -149,7 +149,9 @@ def test_a_refused_request_is_named_by_the_client(service):
 
 
 @pytest.mark.filterwarnings("default")  # of schemathesis' own needs
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize(
+    "mode", [GenerationMode.POSITIVE, pytest.param(GenerationMode.NEGATIVE, marks=pytest.mark.slow)]
+)
 def test_no_request_gets_a_5xx(service, mode):
     """Requests of all kinds, from the OpenAPI document: no 5xx, and answers that are as the document says."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")

@@ -24,7 +24,7 @@ BUDGET = Budget(((1, 0.1),), item_shrinks=(5.0,), user_shrinks=(5.0,), penalties
 RUNS = Path(__file__).parents[1] / "golden" / "runs"
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 2])
 def earlier(request, tmp_path):
     """A copy of the run of each layout."""
     return Path(shutil.copytree(RUNS / f"layout-{request.param}", tmp_path / "run"))

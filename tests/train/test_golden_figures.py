@@ -17,7 +17,7 @@ FIGURES = ROOT / "tests" / "golden" / f"py{sys.version_info.major}.{sys.version_
 
 
 @pytest.mark.skipif(not FIGURES.exists(), reason=f"no golden figures for this environment: {FIGURES.name}")
-@pytest.mark.parametrize("case", ["synthetic-frozen", "synthetic-joint"])
+@pytest.mark.parametrize("case", ["synthetic-frozen", pytest.param("synthetic-joint", marks=pytest.mark.slow)])
 def test_losses_gradients_and_parameters_are_the_committed_ones(case):
     """Compiled as users' programs are, in a process of its own."""
     environment = os.environ | ANY_PROCESSOR

@@ -103,6 +103,7 @@ class SlowFeed:
         return next(self._feed)
 
 
+@pytest.mark.slow
 def test_data_is_waited_for_only_where_the_devices_have_nothing_to_do(run, experiment):
     @jax.jit
     def busy(number, x):

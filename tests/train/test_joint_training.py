@@ -66,6 +66,7 @@ def test_validation_reads_with_the_encoder_that_is_trained(trained):
     assert loss == pytest.approx(fitted.progress.best_loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path):
     finished, experiment, whole, program = trained
     run = run_folder.create(tmp_path / "run", experiment.config)
@@ -96,10 +97,14 @@ def test_it_is_served_with_its_own_embeddings(trained):
 @pytest.mark.parametrize(
     ("choice", "moves"),
     [
-        ({"train": "lora", "lora_rank": 2}, lambda name: "lora_" in name),
-        ({"train": "all", "frozen_layers": 1}, lambda name: name.startswith("layer_1/")),
+        pytest.param({"train": "lora", "lora_rank": 2}, lambda name: "lora_" in name, id="LoRA"),
+        pytest.param(
+            {"train": "all", "frozen_layers": 1},
+            lambda name: name.startswith("layer_1/"),
+            id="frozen layers",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["LoRA", "frozen layers"],
 )
 def test_only_what_shall_be_trained_moves_and_the_step_is_compiled_once(
     choice, moves, tmp_path, compilations, monkeypatch

@@ -48,6 +48,7 @@ def test_an_untrained_encoder_is_the_same_with_other_flags(flags):
     assert printed(DRAW, flags) == printed(DRAW, "")
 
 
+@pytest.mark.slow
 def test_a_run_with_an_untrained_encoder_is_resumed_with_other_flags(tmp_path):
     printed(BEGIN, "--xla_cpu_max_isa=SSE4_2", tmp_path / "run")
     assert printed(RESUME, "--xla_force_host_platform_device_count=2", tmp_path / "run") == "True"

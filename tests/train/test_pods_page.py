@@ -66,6 +66,7 @@ def run(script: str, environment: dict[str, str], folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_trains_under_slurm_and_goes_on_on_one_machine(shared):
     folder, environment = shared
     said = run(block("#SBATCH").replace("/shared", str(folder)), environment, folder)

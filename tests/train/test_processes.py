@@ -135,8 +135,8 @@ def test_frozen_training_with_factors_in_four_processes_is_that_of_one(data, ref
 @pytest.mark.parametrize(
     ("number", "more"),
     [
-        pytest.param(2, (), id="two processes", marks=pytest.mark.slow),
-        pytest.param(4, (), id="four processes"),
+        pytest.param(2, (), id="two processes"),
+        pytest.param(4, (), id="four processes", marks=pytest.mark.slow),
         pytest.param(2, ("--train.shards", "2"), id="sharded", marks=pytest.mark.slow),
         pytest.param(2, ("--encoder.train", "lora"), id="lora", marks=pytest.mark.slow),
     ],
@@ -168,6 +168,7 @@ def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits
     assert_equal(best_parameters(run), best_parameters(whole))
 
 
+@pytest.mark.slow
 def test_a_private_run_draws_its_sample_and_its_noise_once_for_all(data, tmp_path):
     together, alone = tmp_path / "together", tmp_path / "alone"
     with several(2, [*data, *PRIVATE, "--out", str(together)], devices=2, cwd=tmp_path) as running:

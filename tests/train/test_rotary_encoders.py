@@ -34,7 +34,12 @@ def folders(tmp_path_factory):
         pytest.param(
             "modernbert", {"train": "all", "frozen_layers": 1}, ("layer_1/", "final_norm/"), marks=pytest.mark.slow
         ),
-        ("qwen3", {"train": "lora", "lora_rank": 2, "query_prompt": "likes: "}, tuple(f"layer_{i}/" for i in range(2))),
+        pytest.param(
+            "qwen3",
+            {"train": "lora", "lora_rank": 2, "query_prompt": "likes: "},
+            tuple(f"layer_{i}/" for i in range(2)),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["modernbert, frozen layers", "qwen3, LoRA and a prompt"],
 )

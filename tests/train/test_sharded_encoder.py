@@ -101,7 +101,7 @@ def alone(experiment):
 @pytest.mark.parametrize(
     ("shards", "shared"),
     [
-        (1, True),
+        pytest.param(1, True, marks=pytest.mark.slow),
         (8, False),
         pytest.param(1, False, marks=pytest.mark.slow),
         pytest.param(2, True, marks=pytest.mark.slow),
@@ -144,6 +144,7 @@ def squares_of_frozen(experiment):
     return np.asarray(step(state, tables, padded(experiment.train.source[0], mesh))[0].squares)
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_one_device(experiment):
     """With item factors that are trained, and without texts of users, of which each device drops its own in training.
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, shutil, sys
 from pathlib import Path
@@ -64,6 +66,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_memory_of_training_does_not_grow_with_the_rows_of_a_store(tmp_path):
     """16 million rows: one number of 8 bytes a row would be 128 MB."""
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), "8000"]

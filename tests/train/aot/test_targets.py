@@ -107,6 +107,7 @@ def test_the_environment_is_prepared_for_absent_devices_only(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_for_people():
     """Facts first, then what is estimated; and nothing is estimated of devices that no figures are published of."""
     arguments = ["aot", "--target", "here", "--preset", "synthetic", "--updater.steps", "1", "--items", "50"]

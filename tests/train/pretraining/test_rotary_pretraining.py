@@ -28,6 +28,7 @@ def small(kind: str) -> encoder.Encoder:
     return encoder.Encoder(config, encoder.init(0, config), tokenizer, f"a small {kind}")
 
 
+@pytest.mark.slow
 def test_both_objectives_train_every_part_of_modernbert_and_its_head_is_saved(tmp_path):
     own = small("modernbert")
     pretraining = small_pretraining(encoder=own)
