@@ -90,12 +90,12 @@ COMMITTED: Mapping[str, Committed] = {
     ),
     **{
         name: Committed(
-            f"{_EVALUATE} recbole-metarec --seeds 3{options} --out {{out}}", f"amortised-ml-100k/{name}", TABLE
+            f"{_EVALUATE} recbole-metarec --seeds {options} --out {{out}}", f"amortised-ml-100k/{name}", TABLE
         )
         for name, options in {
-            "gradient": "",
-            "amortised": " --updater.kind amortised --updater.steps 1",
-            "amortised-5": " --updater.kind amortised",
+            "gradient": "10",
+            "amortised": "10 --updater.kind amortised --updater.steps 1",
+            "amortised-5": "3 --updater.kind amortised",
         }.items()
     },
     **{
