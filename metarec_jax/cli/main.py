@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log; read when JAX is imported
     _print_any_text()
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             arguments, plugins = _take_plugins(arguments)
             load_plugins(plugins)
             status = _dispatch(arguments)
@@ -150,39 +150,64 @@ def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that partly written files are removed while it propagates.
+def _signals_raise() -> Iterator[None]:
+    """Turn SIGTERM into an exception, as Ctrl-C is one, so that partly written files are removed while it propagates.
 
-    Python discards an exception that a callback raises, such as JAX's of the garbage collector. The signal is then
-    delivered once more a little later, and so is Ctrl-C.
+    Python discards an exception that a callback raises, such as JAX's of the garbage collector, and a library may
+    discard any. The signal is then delivered once more a little later, until its exception ends the command.
 
     A thread other than the main one may not handle signals, and handles none.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    running, main_thread = threading.Event(), threading.get_ident()
+    running.set()
 
-    def stop(number: int, _frame: Any) -> NoReturn:
-        raise Stopped(signal.Signals(number))
-
-    def again(unraisable: Any) -> None:
-        """Deliver a signal once more whose exception could not propagate, as in a callback of the garbage collector."""
-        exception = unraisable.exc_value
-        if not isinstance(exception, (Stopped, KeyboardInterrupt)):
-            hook(unraisable)
+    def deliver(number: signal.Signals) -> None:
+        if not running.is_set():
             return
-        number = exception.number if isinstance(exception, Stopped) else signal.SIGINT
-        timer = threading.Timer(0.05, _thread.interrupt_main, (number,))
-        timer.daemon = True
-        timer.start()
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main_thread, number)
+        else:  # Windows; the main thread notices it when it next runs Python's code
+            _thread.interrupt_main(number)
 
-    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
-    sys.unraisablehook = again
+    class Delivered(BaseException):
+        number: signal.Signals
+
+        def __del__(self) -> None:
+            timer = threading.Timer(0.05, deliver, (self.number,))
+            timer.daemon = True
+            if running.is_set():
+                timer.start()
+
+    class Terminated(Delivered, Stopped):
+        pass
+
+    class Interrupted(Delivered, KeyboardInterrupt):
+        number = signal.SIGINT
+
+    def raise_terminated(number: int, _frame: Any) -> NoReturn:
+        raise Terminated(signal.Signals(number))
+
+    def raise_interrupted(_number: int, _frame: Any) -> NoReturn:
+        raise Interrupted
+
+    def quiet(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Delivered):
+            hook(unraisable)
+
+    handlers = {signal.SIGTERM: signal.signal(signal.SIGTERM, raise_terminated)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is ignored
+        handlers[signal.SIGINT] = signal.signal(signal.SIGINT, raise_interrupted)
+    hook, sys.unraisablehook = sys.unraisablehook, quiet
     try:
         yield
     finally:
+        running.clear()
         sys.unraisablehook = hook
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, status: int = 2) -> int:

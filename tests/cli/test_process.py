@@ -134,6 +134,29 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_stops(number, environme
     assert "metarec: stopped" in done.stderr
 
 
+DISCARDING = """
+import os, signal, time
+
+for n in range(3):
+    try:
+        if n == 0:
+            os.kill(os.getpid(), signal.{name})
+        time.sleep(60)
+    except BaseException:
+        print("discarded", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_library_discards_stops_all_the_same(number, environment, tmp_path):
+    (tmp_path / "discarding.py").write_text(DISCARDING.format(name=number.name))
+    done = metarec(environment, "--version", "--plugin", "discarding", cwd=tmp_path)
+    assert done.stdout == "discarded\n" * 3
+    assert done.returncode == 128 + number
+    assert done.stderr == "metarec: stopped\n"
+
+
 ENDING = """
 import atexit, threading, time
 
