@@ -34,10 +34,6 @@ class LearnerConfig:
     """Weight of the network for users with few ratings: with n ratings its outputs count for ``n / (n + gate)``, and
     the prior path for the rest. This is the first value; the outer loop learns it. 0 has no gate; the updater "ridge",
     which has a prior of its own, has none either."""
-    item_gate: float = 0.0
-    """The same for items: with n ratings in training, the network's outputs for an item count for
-    ``n / (n + item_gate)``. Without item factors, which say what is known of an item that nobody rated, there is no
-    such gate."""
     head: name_of(HEADS, "auto") = "auto"
     """Prediction and loss. "ordinal" and "classes" (cross-entropy) predict a distribution over rating levels, "rating"
     regresses, "click" predicts a probability. "auto" is "ordinal" for rating levels, "rating" for continuous ratings,

@@ -43,7 +43,6 @@ _RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
     ("contrastive.weight contrastive.temperature", lambda x: 0 < x < _INFINITE, "be a finite number above 0"),
     ("data.negatives_popularity", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
     ("train.weight_decay weight_decay", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
-    ("learner.item_gate", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0 (0 has no gate)"),
     ("learner.gate", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0 (0 has no gate)"),
     ("factors.dropout learner.dropout held_out", lambda x: 0 <= x < 1, "be at least 0 and below 1"),
     ("episodes.validation episodes.test split.shown mlm.share", lambda x: 0 < x < 1, "lie between 0 and 1"),

@@ -120,14 +120,7 @@ def text_learner(
         return summarise(params, head, context, **reading)
 
     return Learner(
-        init=functools.partial(
-            init,
-            head=head,
-            hidden=config.hidden,
-            context=config.context,
-            gate=config.gate,
-            item_gate=config.item_gate,
-        ),
+        init=functools.partial(init, head=head, hidden=config.hidden, context=config.context, gate=config.gate),
         prepare=functools.partial(prepare, compute=config.compute),
         apply=applied,
         summarise=None if summarise is None else summarised,

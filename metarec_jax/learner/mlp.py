@@ -35,7 +35,6 @@ def init(
     context: int = 0,
     read: int = 0,
     gate: float = 0.0,
-    item_gate: float = 0.0,
     item_embeddings: Float[np.ndarray, "items hidden_in"],
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     mean_rating: float,
@@ -52,7 +51,6 @@ def init(
         read: width of the further input of a learner that reads the support; with 0 there is no ``hidden/read/kernel``.
         gate: number of ratings with which the network's outputs have weight 1/2 (see `metarec_jax.learner.gate`); with
             0 they always have weight 1, and there is no ``gate/log_doubt``.
-        item_gate: the same for ratings of the item, and ``gate/log_item_doubt``.
         item_embeddings, user_embeddings: embeddings of the training part, for the standardisation of inputs. (Text
             embeddings of one catalogue have a large common component, which the shift removes.)
         mean_rating: mean rating of the training users, for the prior path.
@@ -81,8 +79,8 @@ def init(
     if read:
         # Zero, like the user kernel: better on validation users than random initial values.
         parameters["hidden"]["read"] = {"kernel": jnp.zeros((read, hidden))}
-    if gate or item_gate:
-        parameters["gate"] = gates.init(gate, item_gate)
+    if gate:
+        parameters["gate"] = gates.init(gate)
     return parameters
 
 
@@ -135,8 +133,7 @@ def apply(
     outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"])
     outputs = outputs + params["output"]["bias"][None]
     if "gate" in params:
-        weight = gates.weight(params["gate"], context, rows)
-        outputs = outputs * (weight[:, None] if weight.ndim else weight)
+        outputs = outputs * gates.weight(params["gate"], context)
     return outputs + prior_path.prior_outputs(params["prior"], head, context, rows, statistics=prior)
 
 

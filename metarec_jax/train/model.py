@@ -44,11 +44,8 @@ def make_model(config: Config, scale: Scale) -> Model:
 
 
 def _learner(config: Config) -> LearnerConfig:
-    """Return the learner's options: without gates if the updater solves for the outputs in closed form, and without
-    that of items if no factors say what is known of an item without ratings."""
-    if rule_of(config.updater).whole_outputs:
-        return dataclasses.replace(config.learner, gate=0.0, item_gate=0.0)
-    return config.learner if config.has_factors else dataclasses.replace(config.learner, item_gate=0.0)
+    """Return the learner's options, without a gate if the updater solves for the outputs in closed form."""
+    return dataclasses.replace(config.learner, gate=0.0) if rule_of(config.updater).whole_outputs else config.learner
 
 
 @functools.lru_cache(maxsize=32)

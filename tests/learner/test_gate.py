@@ -23,10 +23,10 @@ from metarec_jax.train.model import init_trainable
 DOUBT = 6.0
 
 
-def made(kind, gate, item_gate=0.0):
+def made(kind, gate):
     """A learner with parameters none of which is zero, a user with 4 ratings in 6 slots, and 3 rows to score."""
     rng = np.random.default_rng(0)
-    config = learner_config(kind, layers=1, gate=gate, item_gate=item_gate)
+    config = learner_config(kind, layers=1, gate=gate)
     learner = make_learner(config, head_of("ordinal"))
     embeddings = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
     params = learner.init(
@@ -60,22 +60,6 @@ def test_the_network_counts_for_a_share_that_grows_with_the_ratings(kind):
         assert_close(gated.apply(params, some, rows) - prior, real / (real + DOUBT) * adds)
 
 
-@pytest.mark.parametrize("gate", [0.0, DOUBT])
-@pytest.mark.parametrize("kind", LEARNERS.names())
-def test_it_counts_for_less_where_an_item_has_few_ratings(kind, gate):
-    """With n ratings of the item, n / (n + doubt) of what the same network adds, and nothing for one without any."""
-    gated, params, context, rows = made(kind, gate, 2.0)
-    plain, same, *_ = made(kind, gate)
-    counts = np.array([0, 1, 6], np.float32)
-    rows = rows._replace(statistic=rows.statistic.at[:, 1].set(counts))
-    prior = prior_outputs(params["prior"], head_of("ordinal"), context, rows, statistics=True)
-    adds = plain.apply(same, context, rows) - prior
-    assert np.abs(adds).max(axis=-1).min() > 1e-3
-    found = gated.apply(params, context, rows)
-    assert_close(found - prior, (counts / (counts + 2.0))[:, None] * adds)
-    assert_equal(found[0], prior[0])
-
-
 @pytest.mark.parametrize("kind", LEARNERS.names())
 def test_of_a_stranger_the_prior_path_speaks_alone(kind):
     learner, params, context, rows = made(kind, DOUBT)
@@ -84,18 +68,16 @@ def test_of_a_stranger_the_prior_path_speaks_alone(kind):
     assert_equal(learner.apply(params, nobody, rows), prior)
 
 
-def test_the_doubts_are_learned():
-    learner, params, context, rows = made("mlp", DOUBT, DOUBT)
+def test_the_doubt_is_learned():
+    learner, params, context, rows = made("mlp", DOUBT)
     slope = jax.grad(lambda params: jnp.sum(learner.apply(params, context, rows)[:, 0]))(params)
     assert abs(float(slope["gate"]["log_doubt"])) > 1e-3
-    assert abs(float(slope["gate"]["log_item_doubt"])) > 1e-3
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["gate", "item_gate"])
-def test_a_gate_that_is_no_number_of_ratings_is_refused(name, value):
-    with pytest.raises(MetarecError, match=rf"learner\.{name} is .*at least 0"):
-        LearnerConfig(**{name: value})
+def test_a_gate_that_is_no_number_of_ratings_is_refused(value):
+    with pytest.raises(MetarecError, match=r"learner\.gate is .*at least 0"):
+        LearnerConfig(gate=value)
 
 
 def test_a_rule_in_closed_form_has_no_gate():
@@ -105,7 +87,7 @@ def test_a_rule_in_closed_form_has_no_gate():
         config = small_config()
         config = dataclasses.replace(
             config,
-            learner=dataclasses.replace(config.learner, gate=gate, item_gate=gate),
+            learner=dataclasses.replace(config.learner, gate=gate),
             updater=UpdaterConfig(kind=kind, adapted=("output/.*",)),
         )
         made = small_experiment(config)
@@ -115,14 +97,4 @@ def test_a_rule_in_closed_form_has_no_gate():
     (gated, theta), (plain, same) = made_with(3.0, "ridge"), made_with(0.0, "ridge")
     assert gated is plain
     assert jax.tree.structure(theta) == jax.tree.structure(same)
-    assert set(made_with(3.0, "gradient")[1]["gate"]) == {"log_doubt", "log_item_doubt"}
-
-
-def test_items_have_a_gate_where_there_are_factors():
-    config = small_config()
-    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, item_gate=2.0))
-    for rank, names in ((4, {"log_item_doubt"}), (0, set())):
-        chosen = dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=rank))
-        made, users = small_experiment(chosen), np.zeros((2, 0), np.float32)
-        theta = init_trainable(chosen, made.model, made.catalogue, users, jax.random.key(0)).theta
-        assert set(theta.get("gate", {})) == names
+    assert "gate" in made_with(3.0, "gradient")[1]
