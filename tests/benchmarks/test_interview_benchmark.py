@@ -18,6 +18,7 @@ def test_who_is_asked_everything_is_told_the_same_by_all():
     assert any(row.ours != row.theirs for row in rows if row.case == "1 answer")
 
 
+@pytest.mark.slow
 def test_the_closed_form_is_asked_without_a_training():
     config = run_folder.open_run(believing_run()).config
     rows = interview.measure(interview.closed(config, 2), answers=(2,), questions=(3,))

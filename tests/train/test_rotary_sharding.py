@@ -15,7 +15,8 @@ def folders(tmp_path_factory):
     return save_all(tmp_path_factory.mktemp("encoders"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "modernbert")) for k in KINDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_shards_is_that_of_one_device(kind, folders):
     experiment = build(config_of(folders[kind], train="all"))
     alone, _ = gradient_on(experiment, 1, 1)

@@ -133,6 +133,7 @@ def test_the_command_prints_a_table_for_people():
     assert set(guessed.values()) == {"-"}
 
 
+@pytest.mark.slow
 def test_the_command_says_what_the_devices_here_would_do():
     """As a user runs it, in a process of its own; the answer on stdout is JSON and nothing else."""
     arguments = ["aot", "--target", "here", "--preset", "synthetic", "--updater.steps", "1", "--items", "50", "--json"]
