@@ -20,9 +20,9 @@ SOURCES: Registry[Any] = Registry(
     {
         "auto": f"{_SOURCES}.auto",
         "movielens-100k": f"{_SOURCES}.movielens_100k",
-        "movietweetings": f"{_SOURCES}.movietweetings",
         "movielens-1m": f"{_SOURCES}.movielens_1m",
         "movielens-latest": f"{_SOURCES}.movielens_csv",
+        "movietweetings": f"{_SOURCES}.movietweetings",
         "recbole": f"{_SOURCES}.recbole",
         "mind": f"{_SOURCES}.mind",
         "amazon": f"{_SOURCES}.amazon",

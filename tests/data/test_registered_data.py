@@ -53,8 +53,8 @@ def test_kinds_from_outside_are_used_by_their_names(tmp_path):
         "30 mine",
         "latest",
         "5 True Invented",
-        "outside: data.source is 'fims'; it must be one of 'auto', 'movielens-100k', 'movietweetings', "
-        "'movielens-1m', 'movielens-latest', "
+        "outside: data.source is 'fims'; it must be one of 'auto', 'movielens-100k', 'movielens-1m', "
+        "'movielens-latest', 'movietweetings', "
         "'recbole', 'mind', 'amazon', 'goodreads', 'book-crossing', 'lastfm', 'row-store', 'table', "
         "'synthetic', 'few', 'films'; did you mean 'films'?",
     ], run.stderr

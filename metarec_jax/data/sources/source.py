@@ -45,8 +45,8 @@ class Layout(NamedTuple):
             `metarec_jax.data.sources.load` makes clicks if asked for; other options of tables are refused.
         batches: function (folder, *, source) to what `read` returns, in batches for a row store; None if the files are
             read as a whole.
-        holds: whether a folder with such files holds this data set, where another one has files of the same names; this
-            layout is then registered first. None if the names are enough.
+        holds: whether a folder with such files holds this data set, where another one has files of the same names. None
+            if the names are enough.
     """
 
     name: str
@@ -222,5 +222,7 @@ def layouts() -> list[Layout]:
 
 
 def recognise(folder: Folder) -> Layout | None:
-    """The first registered layout that `folder` has a file of; None where there is none."""
-    return next((layout for layout in layouts() if layout.mark_in(folder)), None)
+    """The first registered layout that `folder` has a file of, those that look into files before others; None where
+    there is none."""
+    ordered = sorted(layouts(), key=lambda layout: layout.holds is None)
+    return next((layout for layout in ordered if layout.mark_in(folder)), None)
