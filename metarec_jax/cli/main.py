@@ -176,9 +176,9 @@ def _signals_raise() -> Iterator[None]:
         number: signal.Signals
 
         def __del__(self) -> None:
-            timer = threading.Timer(0.05, deliver, (self.number,))
-            timer.daemon = True
             if running.is_set():
+                timer = threading.Timer(0.05, deliver, (self.number,))
+                timer.daemon = True
                 timer.start()
 
     class Terminated(Delivered, Stopped):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from metarec_jax.core.scale import Scale
+from metarec_jax.data.sources.folder import Folder
+from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import item_text, natural_title, title_year
 from metarec_jax.data.values import Table
 
@@ -23,6 +25,26 @@ LICENCE = (
 HALF_STARS = Scale("rating", tuple(n / 2 for n in range(1, 11)), 0.5, 5.0)
 
 _NO_GENRE = ("", "unknown", "(no genres listed)")
+
+
+def rated_films(folder: Folder, *, numeric: bool, latin1: bool) -> tuple[Table, Table]:
+    """Read ratings.dat and movies.dat, whose columns are separated by "::" and whose genres by "|".
+
+    Args:
+        folder: the files.
+        numeric: whether ids are integers, as for `metarec_jax.data.sources.text.read_text`; otherwise zeros at their
+            beginning count.
+        latin1: as for `read_text`, for the titles.
+
+    Returns:
+        (columns user, item, rating and time; the item table of `metarec_jax.data.interactions.build`).
+    """
+    names = ("user", "item", "rating", "time")
+    ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names, numeric=numeric)
+    names = ("item", "title", "genres")
+    items = read_text(folder.read("movies.dat"), {n: n for n in names}, separator="::", names=names, latin1=latin1)
+    genres = [text.split("|") for text in strings(items, "genres")]
+    return ratings, films(items, strings(items, "title"), genres)
 
 
 def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) -> Table:

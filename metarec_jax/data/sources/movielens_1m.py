@@ -13,7 +13,7 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, LICENCE, PUBLISHER, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, LICENCE, PUBLISHER, profiles, rated_films
 from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
@@ -74,13 +74,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
     Returns:
         The data set.
     """
-    names = ("user", "item", "rating", "time")
-    ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names, numeric=True)
-
-    names = ("item", "title", "genres")
-    items = read_text(folder.read("movies.dat"), {n: n for n in names}, separator="::", names=names, latin1=True)
-    genres = [text.split("|") for text in strings(items, "genres")]
-
+    ratings, items = rated_films(folder, numeric=True, latin1=True)
     users = None
     if "users.dat" in folder:
         names = ("user", "gender", "age", "occupation", "zip code")
@@ -88,7 +82,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
         users = profiles(table, coded_profile)
     return build(
         ratings,
-        items=films(items, strings(items, "title"), genres),
+        items=items,
         users=users,
         scale=STARS if users or _all_whole(ratings) else HALF_STARS,
         source=source,

@@ -12,9 +12,8 @@ from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import films, strings
+from metarec_jax.data.sources.movielens import rated_films
 from metarec_jax.data.sources.source import register_layout
-from metarec_jax.data.sources.text import read_text
 
 CITATION = (
     "Simon Dooms, Toon De Pessemier and Luc Martens. 2013. MovieTweetings: a Movie Rating Dataset Collected From "
@@ -45,10 +44,5 @@ def read(folder: Folder, *, source: str) -> Interactions:
     Returns:
         The data set.
     """
-    names = ("user", "item", "rating", "time")
-    ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names)
-    names = ("item", "title", "genres")
-    items = read_text(folder.read("movies.dat"), {n: n for n in names}, separator="::", names=names)
-    genres = [text.split("|") for text in strings(items, "genres")]
-    table = films(items, strings(items, "title"), genres)
-    return build(ratings, items=table, scale=SCALE, source=source, citation=CITATION)
+    ratings, items = rated_films(folder, numeric=False, latin1=False)
+    return build(ratings, items=items, scale=SCALE, source=source, citation=CITATION)
