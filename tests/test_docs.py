@@ -158,6 +158,7 @@ def test_the_table_of_encoders_is_that_of_the_package():
         assert (pooler == "no") == ("has_pooler" in architecture.fixed)
 
 
+@pytest.mark.slow
 def test_the_guide_to_adapting_the_encoder_runs(capsys):
     """Its factors are trained by the outer loop, through the inner one."""
     (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "adapting-the-encoder.md").read_text(), re.DOTALL)

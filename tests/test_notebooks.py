@@ -38,11 +38,8 @@ def test_notebook_is_its_text(text):
     ]
 
 
-@pytest.mark.parametrize(
-    "text",
-    # The README's example and the pages, which run each time, take the ways of the others.
-    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem != MEASURES), id=path.stem) for path in NOTEBOOKS],
-)
+@pytest.mark.slow  # the README's example and the pages, which run each time, take the same ways
+@pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own client, which is none of ours
 def test_notebook_runs(text, tmp_path, monkeypatch):
     variables = {"JAX_PLATFORMS": "cpu"} if text.stem == MEASURES else library_environment()

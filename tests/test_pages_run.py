@@ -66,7 +66,9 @@ def test_a_page_that_makes_its_data_up(page, capsys):
     assert len(capsys.readouterr().out.splitlines()) >= 2
 
 
-@pytest.mark.parametrize("page", ["explanations", "interview", "retrieval", "serving"])
+@pytest.mark.parametrize(
+    "page", [pytest.param("explanations", marks=pytest.mark.slow), "interview", "retrieval", "serving"]
+)
 def test_a_page_about_films(page, films):
     found = run(blocks(page)[0], films, recommender=mr.Recommender.load(films))
     if page == "explanations":
@@ -84,6 +86,7 @@ def test_the_page_of_batches(films):
     assert run(first, films, recommender=mr.Recommender.load(films))["table"].num_rows == 30
 
 
+@pytest.mark.slow
 def test_the_page_of_data(tmp_path):
     made = random_interactions(np.random.default_rng(0), users=60, items=40, least=14, most=20)
     ratings = pa.table({"who": made.user, "book": made.item, "stars": made.rating, "when": made.time})

@@ -25,6 +25,7 @@ def run(tmp_path_factory):
     return enlarge(folder / "trained", folder / "run", ITEMS)
 
 
+@pytest.mark.slow
 def test_an_enlarged_run_ranks_a_catalogue_of_that_size(run):
     recommender = Recommender.load(run)
     assert len(recommender.items) == ITEMS

@@ -156,6 +156,7 @@ def test_the_standard_case_stays_as_lean_as_it_is():
     assert figures["temporaries_mb"] / STANDARD.users < inner_loop.TEMPORARIES_PER_USER
 
 
+@pytest.mark.slow
 def test_compilation_does_not_grow_with_users_or_steps():
     """The program has as many operations, whatever their number."""
 
@@ -338,6 +339,7 @@ def test_the_encoder_is_compared_on_one_batch():
     ]
 
 
+@pytest.mark.slow
 def test_packed_texts_are_compared_with_sorted_ones():
     rows = packed_texts.compare(2, name="random", smoke=True)
     cases = [

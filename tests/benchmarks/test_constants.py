@@ -60,6 +60,7 @@ def test_what_is_no_option_is_refused(text, said):
         constants.changed(Config(), text)
 
 
+@pytest.mark.slow
 def test_hidden_items_are_in_no_row_of_training_and_all_that_is_asked_about():
     config = run_folder.open_run(believing_run()).config
     data = load(config.data, seed=config.seed)

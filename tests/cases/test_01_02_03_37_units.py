@@ -98,7 +98,7 @@ def test_a_continuous_scale_has_a_table(made, name):
     assert ("AUC liked, global:" in table.notes[-1]) == (name == "plays")
 
 
-@pytest.mark.parametrize("name", ["tenths", "thirds", "jokes", "plays"])
+@pytest.mark.parametrize("name", [pytest.param("tenths", marks=pytest.mark.slow), "thirds", "jokes", "plays"])
 def test_the_ends_of_the_scale_can_be_given(made, name, capsys):
     run, ratings = made(name)
     least, greatest = min(ratings), max(ratings)

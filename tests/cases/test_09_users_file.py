@@ -24,6 +24,7 @@ def answer(tmp_path, capsys):
 HEADER = "user_id,item_id,rating,timestamp\n"
 
 
+@pytest.mark.slow
 def test_newcomers_may_like_everything(answer, recommender):
     status, _, table = answer(HEADER + "anna,1,5,1\nanna,2,5,2\nben,1,5,1\nben,2,5,2\n")
     assert status == 0

@@ -1,10 +1,12 @@
 """A run of relative paths is found and asked from anywhere, and says where its data was if that has moved."""
 
+import pytest
 from cases.metarec_process import SMALL, metarec, write_data
 
 from metarec_jax import encoder
 
 
+@pytest.mark.slow
 def test_a_run_of_relative_paths_is_used_from_another_folder_and_after_a_move(tmp_path):
     before, after, link = tmp_path / "before", tmp_path / "after", tmp_path / "link"
     write_data(before)

@@ -8,6 +8,7 @@ from cases.metarec_process import SMALL, metarec, write_data
 from metarec_jax.core.command_paths import path_argument
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import pytest
 from cases.metarec_process import SMALL, begin, metarec, write_data
 
 from metarec_jax.train.run_folder import hold
@@ -21,6 +22,7 @@ def started(process, folder, epochs):
     raise AssertionError("it does not start")
 
 
+@pytest.mark.slow
 def test_a_second_training_of_a_folder_is_refused_and_readers_are_not(tmp_path):
     data, run = write_data(tmp_path), tmp_path / "r"
     first = begin("train", *data, *LONG, "--out", "r", cwd=tmp_path)

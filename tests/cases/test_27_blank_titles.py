@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_blank_title_is_the_beginning_of_the_text_or_the_id(folder):
     data = load(DataConfig(path=str(folder / "r.csv"), items_path=str(folder / "items.csv")))
     titles = dict(zip(data.items.ids, data.items.titles))

@@ -38,7 +38,11 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in ("one omission", "two profiles"))) for c in CASES]
+    "case",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] * (c in ("one omission", "profiles alike", "two profiles")))
+        for c in CASES
+    ],
 )
 def test_training_is_finite_and_nothing_is_inverted(case, tmp_path):
     told = case in ("profiles alike", "two profiles")

@@ -182,6 +182,7 @@ def test_items_and_options_of_a_table_in_memory(tmp_path):
     assert merged.scale.decimal(merged.rating).tolist() == [1.5, 2.5, 3.5]
 
 
+@pytest.mark.slow
 def test_a_state_of_another_run_is_refused(recommender, ids, tmp_path):
     """Training in a thread, as in a web application, to a folder that is a string."""
     failed = []

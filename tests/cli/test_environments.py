@@ -33,12 +33,12 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "wrapper"),
     [
-        ({"HOME": None}, ""),
+        pytest.param({"HOME": None}, "", marks=pytest.mark.slow),
         ({"HOME": "/proc/nothing", "METAREC_CACHE": "/proc/nothing"}, ""),
         ({"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, ""),
         ({"TERM": "dumb", "COLUMNS": "20"}, ""),
-        ({"JAX_DISABLE_JIT": "1"}, ""),
-        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, ""),
+        pytest.param({"JAX_DISABLE_JIT": "1"}, "", marks=pytest.mark.slow),
+        pytest.param({"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, "", marks=pytest.mark.slow),
         ({}, '"$@" 2>&-'),
     ],
     ids=["no home", "no cache", "ASCII", "dumb terminal", "no jit", "a flag of XLA", "closed stderr"],

@@ -147,6 +147,7 @@ def listening():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_says_that_it_can_go_on(listening, empty_folder, capsys, quick):
     """Ctrl-C is pressed as soon as there is something in its folder."""
 
@@ -168,6 +169,7 @@ def test_an_interrupted_evaluation_says_that_it_can_go_on(listening, empty_folde
     assert err.endswith("tables: here\n")
 
 
+@pytest.mark.slow
 def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, evaluated):
     rng = np.random.default_rng(0)
     chance = np.arange(1, 61) ** -0.8

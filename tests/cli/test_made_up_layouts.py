@@ -16,6 +16,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c != "Book-Crossing")) for c in CASES])
 def test_the_closed_form_is_not_worse_than_item_mean_and_user_bias(case, tmp_path, evaluated):
     write, options = CASES[case]

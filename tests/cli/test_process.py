@@ -125,7 +125,7 @@ gc.callbacks.append(callback)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_in_a_callback_of_the_garbage_collector_stops(number, environment, tmp_path):
     (tmp_path / "signalled.py").write_text(SIGNALLED.format(name=number.name))
     arguments = ("train", "--plugin", "signalled", "--preset", "synthetic", "--out", str(tmp_path / "run"))

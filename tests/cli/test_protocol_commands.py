@@ -11,6 +11,7 @@ from metarec_jax.cli import evaluate, main
 from metarec_jax.evaluation.budget import ListBudget
 
 
+@pytest.mark.slow
 def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, evaluated):
     """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
     data, out = layouts.movielens_1m_of(tmp_path / "ml-1m"), tmp_path / "out"

@@ -57,7 +57,14 @@ def test_a_second_process_traces_nothing(tmp_path):
     assert found != wanted
 
 
-@pytest.mark.parametrize("damage", [b"", b"no program", lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(b"", marks=pytest.mark.slow),
+        pytest.param(b"no program", marks=pytest.mark.slow),
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    ],
+)
 def test_a_damaged_file_is_written_anew(tmp_path, damage):
     _, wanted = ran(tmp_path, "2")
     files = sorted((tmp_path / "traced").iterdir())

@@ -193,7 +193,7 @@ def test_padding_changes_nothing_where_positions_count_it(kind):
     assert set(np.flatnonzero(used)) == set(numbers[~padding])
 
 
-@pytest.mark.parametrize("kind", ["roberta", "distilbert", "mpnet", *NOT_BERT])
+@pytest.mark.parametrize("kind", [pytest.param("roberta", marks=pytest.mark.slow), "distilbert", "mpnet", *NOT_BERT])
 def test_layers_one_by_one_and_lora_are_as_for_bert(kind):
     config = of(kind)
     params = random_params(config, 0)

@@ -115,6 +115,7 @@ def workers(cache, number):
         yield made
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_table_and_encode_no_shard_twice(tmp_path):
     with workers(tmp_path, 2) as both:
         for process in both:

@@ -90,7 +90,7 @@ def test_padding_on_either_side_and_texts_without_a_token():
     assert {(text, token) for text, token in zip(*np.nonzero(np.abs(slope).sum(axis=2)))} == {(0, 4), (1, 1), (2, 3)}
 
 
-@pytest.mark.parametrize("kind", ["modernbert", "qwen3"])
+@pytest.mark.parametrize("kind", [pytest.param("modernbert", marks=pytest.mark.slow), "qwen3"])
 def test_no_text_sees_another_nor_its_padding_and_a_causal_one_not_its_future(kind):
     own = {"num_key_value_heads": 1, "head_dim": 8} if kind == "qwen3" else {"window": 4, "pad_token_id": 0}
     config = encoder.config_class(kind)(30, 16, 3, 2, 24, **own)

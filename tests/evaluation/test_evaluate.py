@@ -302,7 +302,10 @@ def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy):
     assert as_text(again) == as_text(evaluated[1])
 
 
-@pytest.mark.parametrize("damage", ["deleted", "cut in half", "no table", "of another layout"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut in half", *(pytest.param(d, marks=pytest.mark.slow) for d in ("deleted", "no table", "of another layout"))],
+)
 def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, damage):
     steps = Steps(copy / f"seed-{SEED}")
     path = copy / f"seed-{SEED}" / "answers.parquet"
@@ -320,7 +323,7 @@ def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, 
 
 @pytest.mark.parametrize(
     ("stop", "first"),
-    [(("twin", 4), ("twin", 6)), (("meta", 9), ("twin", 1))],
+    [pytest.param(("twin", 4), ("twin", 6), marks=pytest.mark.slow), (("meta", 9), ("twin", 1))],
     ids=["in the second epoch of the twin", "in the last step of the model"],
 )
 def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, stop, first):

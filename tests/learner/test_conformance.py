@@ -26,6 +26,8 @@ pytestmark = pytest.mark.long
 HUGE = 1e30
 RANK = 2
 READERS = [kind for kind in LEARNERS.names() if kind != "mlp"]
+FAST = {("recurrent", "gradient"), ("transformer", "ridge")}
+"""Pairs of such a learner and an updater whose tests are not slow ones: updaters have tests of their own."""
 each_learner = pytest.mark.parametrize("kind", LEARNERS.names())
 with_and_without_beliefs = pytest.mark.parametrize("believing", [False, True], ids=["counting", "believing"])
 each_reader = pytest.mark.parametrize("kind", READERS)
@@ -235,7 +237,7 @@ def padded(case):
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
-        ("transformer", "factored"),
+        pytest.param("transformer", "factored", marks=pytest.mark.slow),
         ("recurrent", "everything adapts"),
         pytest.param("transformer", "everything adapts", marks=pytest.mark.slow),
         pytest.param("recurrent", "factored", marks=pytest.mark.slow),
@@ -256,7 +258,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_inner_loop_written_out(kind
 @pytest.mark.parametrize(
     ("kind", "head"),
     [
-        pytest.param(kind, head, marks=[pytest.mark.slow] * (kind == "transformer"))
+        pytest.param(kind, head, marks=[pytest.mark.slow] * (kind != "mlp"))
         for kind, head in zip(LEARNERS.names(), ["rating", "ordinal", "click"], strict=True)
     ],
 )
@@ -270,7 +272,7 @@ def test_it_keeps_what_the_public_checks_ask_of_a_learner(kind, head):
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
-        pytest.param(kind, rule, marks=[pytest.mark.slow] * (kind == "recurrent" and rule != "gradient"))
+        pytest.param(kind, rule, marks=[pytest.mark.slow] * ((kind, rule) not in FAST))
         for kind in READERS
         for rule in [*UPDATERS.names(), "first", "reptile"]
     ],
@@ -287,6 +289,7 @@ def test_every_updater_adapts_it_and_the_outer_loop_trains_what_reads_the_suppor
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradient.theta["support"]))
 
 
+@pytest.mark.slow
 @each_learner
 def test_training_lowers_the_loss_in_micro_batches_too(kind):
     case = tiny(learner=kind, users=4, support=8, query=4, hidden=16, dtype=np.float32, learn_rate="no")

@@ -100,6 +100,7 @@ def _apply(head, reader, params, context, rows):
     return text.apply(params, head, context, rows, reader=reader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["last layer", pytest.param("bias by distance", marks=pytest.mark.slow)])
 def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name):
     each_user_all_layers, at = reading(name, below=-1)
@@ -148,8 +149,8 @@ def slope_at_zero(function, step=1e-4):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("layer norms and head", marks=pytest.mark.slow),
-        "LoRA",
+        "layer norms and head",
+        pytest.param("LoRA", marks=pytest.mark.slow),
         pytest.param("everything", marks=pytest.mark.slow),
     ],
 )
@@ -169,6 +170,7 @@ def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
     assert abs(found - wanted) < 1e-8 * max(abs(wanted), 1)
 
 
+@pytest.mark.slow
 def test_second_order_goes_through_attention():
     first, at = reading("last layer", order="first")
     gradients = slope_of_the_last_layer()[1], jax.jit(jax.grad(first))(at)

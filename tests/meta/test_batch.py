@@ -13,7 +13,9 @@ from metarec_jax.train.sharding import by_user, user_mesh
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "rule", [{"form": "factored"}, {"kind": "adam"}, {"order": "reptile"}], ids=["gradient", "adam", "reptile"]
+    "rule",
+    [{"form": "factored"}, pytest.param({"kind": "adam"}, marks=pytest.mark.slow), {"order": "reptile"}],
+    ids=["gradient", "adam", "reptile"],
 )
 def test_the_size_of_a_micro_batch_changes_no_number(rule):
     """Of the loss, what is said of each user, and all gradients, embeddings included; with dropout."""

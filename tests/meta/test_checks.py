@@ -96,7 +96,13 @@ FAULTY_RULES = {
 }
 
 
-@pytest.mark.parametrize(("updater", "names"), FAULTY_RULES.values(), ids=FAULTY_RULES)
+@pytest.mark.parametrize(
+    ("updater", "names"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (name == "iMAML without its start"), id=name)
+        for name, case in FAULTY_RULES.items()
+    ],
+)
 def test_a_faulty_rule_is_found(updater, names):
     with pytest.raises(MetarecError) as refused:
         meta.check_updater(updater)

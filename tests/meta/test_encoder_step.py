@@ -20,7 +20,7 @@ from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 @pytest.mark.parametrize(
     ("per_call", "at_once"),
     [
-        pytest.param(8, 1, id="one text a call, one user at a time"),
+        pytest.param(8, 1, id="one text a call, one user at a time", marks=pytest.mark.slow),
         pytest.param(30, 0, id="a few texts a call"),
         pytest.param(10_000, 0, id="all at once", marks=pytest.mark.slow),
         pytest.param(10_000, 1, id="all texts at once, one user at a time", marks=pytest.mark.slow),
@@ -51,6 +51,7 @@ def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
         assert all(not leaf.any() for leaf in jax.tree.leaves(found.encoder[name]))
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_gradient():
     mesh = user_mesh(8)
     one, eight = (Case(dtype=np.float32, users=8, split=split) for split in (1, 8))
@@ -91,6 +92,7 @@ def test_memory_does_not_grow_with_the_chunks():
     assert many - few < 2 * 60 * 4 * (4 + 24), "no more than the embeddings, their cotangents and ids of 60 texts"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_users():
     """Four times as many users who share their texts need what their own episodes need, and less than a tenth more."""
     rng = np.random.default_rng(3)
@@ -117,7 +119,9 @@ def test_memory_does_not_grow_with_the_users():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("of", [pytest.param(everything, id="all layers"), pytest.param(trained, id="some layers")])
+@pytest.mark.parametrize(
+    "of", [pytest.param(everything, id="all layers", marks=pytest.mark.slow), pytest.param(trained, id="some layers")]
+)
 @pytest.mark.parametrize("remat", [False, True], ids=["results of products", "inputs of layers"])
 def test_kept_activations_give_the_same_gradient_and_embeddings(of, remat):
     """With memory that holds anything, and where less than all of it is used."""

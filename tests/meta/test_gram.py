@@ -82,7 +82,7 @@ def test_factored_is_dense_with_each_order(rule, order):
     assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("head", ["rating", "ordinal"])
+@pytest.mark.parametrize("head", [pytest.param("rating", marks=pytest.mark.slow), "ordinal"])
 def test_factored_is_dense_in_single_precision(head):
     """Of batches with hundreds of pre-activations. Where one is nearer to zero than rounding, the two forms may take
     different sides of the ReLU and have gradients that differ by a whole row's: small steps and few units keep that
@@ -179,7 +179,7 @@ def _shapes(jaxpr):
                 yield from _shapes(inner)
 
 
-@pytest.mark.parametrize("form", ["factored", "dense"])
+@pytest.mark.parametrize("form", ["factored", pytest.param("dense", marks=pytest.mark.slow)])
 def test_half_precision_products_leave_sums_parameters_and_gradients_in_single_precision(form):
     """bfloat16 has 8 bits: the loss agrees to 1 %, each gradient of a layer to 5 %, and every type stays as it was."""
     case = tiny(dtype=np.float32, users=8, support=12, query=8, embedding=32, hidden=16, form=form)

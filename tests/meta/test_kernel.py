@@ -24,7 +24,7 @@ CASES = {
     "no steps": {"head": "classes", "steps": 0},
     "recomputed steps": {"head": "classes", "backward": "remat"},
 }
-ALIKE = ("reptile", "dense", "clicks", "no steps", "recomputed steps")
+ALIKE = ("reptile", "dense", "ratings", "clicks", "a context", "momentum", "no steps", "recomputed steps")
 """Cases that are computed as another of the list is: slow tests."""
 
 
@@ -52,6 +52,7 @@ def test_embeddings_without_gradient_are_read_only():
     assert_close(*both(argnums=(0,), **CASES["standard"]))
 
 
+@pytest.mark.slow
 def test_losses_without_a_gradient_are_those_of_xla():
     at = tiny(head="classes", dtype=np.float32)
     wanted = meta_loss(at.model, at.trainable, at.tables, at.episodes)

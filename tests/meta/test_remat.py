@@ -18,7 +18,7 @@ RULES = {
 
 
 WAYS = [(name, "remat") for name in RULES] + [("gradient, factored", "mixed")]
-ALIKE = [("gradient, dense", "remat"), ("momentum", "remat")]
+ALIKE = [("gradient, dense", "remat"), ("momentum", "remat"), ("learned", "remat")]
 """Ways that are computed as another of the list is: slow tests."""
 
 
@@ -55,9 +55,9 @@ def temporaries(*, backward, steps, **rule):
     ("way", "rule", "steps", "share"),
     [
         ("remat", {}, 20, 0.5),
-        ("remat", {"kind": "learned"}, 20, 0.15),
+        pytest.param("remat", {"kind": "learned"}, 20, 0.15, marks=pytest.mark.slow),  # these two compile for long
         ("remat", {}, UNROLL, 0.8),
-        pytest.param("mixed", {"kind": "learned"}, 20, 0.15, marks=pytest.mark.slow),  # it compiles for long
+        pytest.param("mixed", {"kind": "learned"}, 20, 0.15, marks=pytest.mark.slow),
     ],
     ids=["gradient", "learned", "a few steps", "learned, mixed"],
 )

@@ -251,7 +251,7 @@ def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
 
 
 @pytest.mark.usefixtures("x64")
-@each_rule(slow=RULES.keys() - {"gradient-layer-step", "reptile", "learned", "imaml", "ridge-ordinal"})
+@each_rule(slow=RULES.keys() - {"gradient-layer-step", "ridge-ordinal"})
 def test_micro_batches_on_eight_devices_give_what_the_whole_batch_gives_on_one(name):
     """The loss, every gradient, and what is said about each user (see also `test_batch`)."""
     case, episodes, function = compiled(name)
@@ -266,7 +266,7 @@ def on(devices, function, trainable, tables, episodes):
         return jax.device_get(function(trainable, tables, shard_users(mesh, episodes)))
 
 
-@pytest.mark.parametrize("name", ["gradient-layer-step", "imaml", "ridge-rating"])
+@pytest.mark.parametrize("name", ["gradient-layer-step", pytest.param("imaml", marks=pytest.mark.slow), "ridge-rating"])
 def test_one_device_and_eight_give_the_same_numbers_in_single_precision(name):
     """The loss, its gradients, and predictions: of a rule of each sort that is computed in its own way."""
     case = case_of(name, dtype=np.float32)

@@ -72,6 +72,7 @@ def one_by_one(made):
     return [slope(made.trainable, user) for user in users]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_every_user_is_clipped_over_all_that_is_trained_and_added():
     made, take = program()
@@ -115,6 +116,7 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
         assert (np.asarray(leaf) == 0).all() if still else (np.asarray(leaf) != 0).all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_what_one_user_draws_is_nobody_elses_affair():
     """Dropout of the learner is by the user and not by the place in the batch, of the secret."""

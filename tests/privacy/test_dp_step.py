@@ -124,6 +124,7 @@ def test_without_clipping_and_noise_it_is_the_ordinary_step():
     assert_equal(noised.trainable.theta["input"], made.trainable.theta["input"])  # which is not trained
 
 
+@pytest.mark.slow
 def test_gradients_of_single_users_exist_for_a_micro_batch_at_a_time():
     made = tiny(users=16, query=QUERY, support=3, embedding=64, hidden=64)
 

@@ -313,6 +313,7 @@ def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
     assert not (folder / "secret.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path):
     """With LoRA: what has been spent is told on the way and at the end, and nothing moves that is not trained."""
     config = private_config(delta=0.1 / 160)  # with the steps and the rate of the run above: its noise is found already

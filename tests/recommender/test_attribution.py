@@ -83,7 +83,8 @@ def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "rule", [pytest.param(r, marks=[pytest.mark.slow] * (r in ("first order", "momentum"))) for r in RULES]
+    "rule",
+    [pytest.param(r, marks=[pytest.mark.slow] * (r in ("first order", "momentum", "adam", "ridge"))) for r in RULES],
 )
 def test_influences_are_derivatives_for_every_rule(rule):
     case = tiny(**RULES[rule])
@@ -115,6 +116,7 @@ def test_padded_rows_have_no_influence():
     assert (np.asarray(found)[np.broadcast_to(mask[:, None] > 0, found.shape)] != 0).all()
 
 
+@pytest.mark.slow
 def test_influences_rank_ratings_as_leaving_them_out_does(recommender):
     rng = np.random.default_rng(0)
     found = []
@@ -280,6 +282,7 @@ def test_an_embedding_gradient_is_by_the_embedding_before_it_is_prepared():
 # The command
 
 
+@pytest.mark.slow
 def test_recommend_prints_explanations(capsys):
     command = ["recommend", str(trained_run()), "--rate", "id:7=5", "--rate", "id:8=5", "-k", "4", "--why"]
     assert main([*command, "--json"]) == 0

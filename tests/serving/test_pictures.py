@@ -60,6 +60,7 @@ def client_of(recommender, folder, token=None) -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1")
 
 
+@pytest.mark.slow
 def test_pictures_are_a_source_of_item_factors(recommender):
     items = recommender.catalogue.items
     assert items.vectors.shape == (20, 20)

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_the_run_trains_its_dense_layers_and_keeps_the_width(folder):
     kept = json.loads((folder / "run" / "config.json").read_text())["encoder"]
     assert (kept["dims"], kept["dense"]) == (10, True)

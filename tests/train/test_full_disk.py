@@ -138,7 +138,7 @@ for write in (
 """
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_whatever_is_written_is_whole_or_not_there_when_the_first_or_second_write_fails(
     tmp_path, failing_library, number
 ):
@@ -160,6 +160,7 @@ def test_whatever_is_written_is_whole_or_not_there_when_the_first_or_second_writ
     assert (folder / "text").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_a_training_on_a_full_disk_is_one_message_and_goes_on_when_there_is_space(small_disk, tmp_path):
     data, disk = write_data(tmp_path), small_disk("size=150k")
     status, _, err = metarec("train", *data, *SMALL, "--train.epochs", "4", "--out", disk / "run", cwd=tmp_path)

@@ -97,7 +97,9 @@ def test_it_is_served_with_its_own_embeddings(trained):
 @pytest.mark.parametrize(
     ("choice", "moves"),
     [
-        pytest.param({"train": "lora", "lora_rank": 2}, lambda name: "lora_" in name, id="LoRA"),
+        pytest.param(
+            {"train": "lora", "lora_rank": 2}, lambda name: "lora_" in name, id="LoRA", marks=pytest.mark.slow
+        ),
         pytest.param(
             {"train": "all", "frozen_layers": 1},
             lambda name: name.startswith("layer_1/"),

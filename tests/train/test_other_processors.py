@@ -43,6 +43,7 @@ def printed(script, flags, *arguments):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["--xla_cpu_max_isa=SSE4_2", "--xla_force_host_platform_device_count=2"])
 def test_an_untrained_encoder_is_the_same_with_other_flags(flags):
     assert printed(DRAW, flags) == printed(DRAW, "")

@@ -148,7 +148,8 @@ def test_joint_training_is_that_of_one_process(number, more, data, reference, tm
     assert_same_training(tmp_path / "run", reference(options))
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 4])
 def test_a_stopped_training_goes_on_in_any_number(number, killed, reference, tmp_path):
     run = shutil.copytree(killed, tmp_path / "run")
     assert 0 < metrics(run)[-1]["step"] < STEPS

@@ -45,7 +45,7 @@ def config_of(folder, cache, **encoder):
     )
 
 
-@pytest.fixture(scope="module", params=["e5", "not pooled"])
+@pytest.fixture(scope="module", params=["e5", pytest.param("not pooled", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     """A finished run over a checkpoint with prompts; the checkpoint's folder states others since then."""
     layout, folder = LAYOUTS[request.param], tmp_path_factory.mktemp("run")
@@ -106,7 +106,7 @@ def test_a_run_of_before_prompts_has_none(run, tmp_path):
     np.testing.assert_allclose(recommender.texts.encode(items, side="document"), plain, **CLOSE)
 
 
-@pytest.fixture(scope="module", params=["e5", "not pooled"])
+@pytest.fixture(scope="module", params=["e5", pytest.param("not pooled", marks=pytest.mark.slow)])
 def experiment(request, tmp_path_factory):
     """An experiment that trains its encoder."""
     folder = tmp_path_factory.mktemp("joint")

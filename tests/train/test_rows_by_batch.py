@@ -24,7 +24,7 @@ def trained(folder, experiment, *, by_batch):
     return jax.device_get(fitted.trainable), np.array(losses)
 
 
-@pytest.mark.parametrize(("devices", "factors"), [(1, False), (4, True)])
+@pytest.mark.parametrize(("devices", "factors"), [(1, False), pytest.param(4, True, marks=pytest.mark.slow)])
 def test_a_training_is_that_with_tables(tmp_path, devices, factors):
     config = small_config()
     config = dataclasses.replace(

@@ -102,9 +102,9 @@ def alone(experiment):
     ("shards", "shared"),
     [
         pytest.param(1, True, marks=pytest.mark.slow),
-        (8, False),
+        pytest.param(8, False, marks=pytest.mark.slow),
         pytest.param(1, False, marks=pytest.mark.slow),
-        pytest.param(2, True, marks=pytest.mark.slow),
+        (2, True),
     ],
     ids=str,
 )

@@ -53,6 +53,7 @@ def learned(devices, cache):
     return found.beliefs, folded, told
 
 
+@pytest.mark.slow
 def test_a_run_fits_factors_on_all_its_devices_with_the_result_of_one(tmp_path):
     with jax.enable_x64(True):  # so that only the saved float32 rounds
         (one, folds, _), (all_of_them, all_folds, told) = learned(1, tmp_path), learned(0, tmp_path)

@@ -48,7 +48,7 @@ def test_users_are_split_and_all_else_is_everywhere():
         np.testing.assert_array_equal(leaf, tree[name])
 
 
-@pytest.mark.parametrize("small", [0, sharding.SMALL])
+@pytest.mark.parametrize("small", [0, pytest.param(sharding.SMALL, marks=pytest.mark.slow)])
 def test_one_device_and_eight_give_the_same_numbers(small, monkeypatch):
     """Loss, gradient, predictions, and three outer steps of the real optimiser, with dropout.
 

@@ -101,6 +101,7 @@ def test_without_its_package_the_extra_is_named():
     assert "metarec_jax[tensorboard]" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "stop"), [(3, 16), (100, 7)])
 def test_a_profile_holds_that_many_steps_or_ends_with_the_training(run, experiment, steps, stop):
     watch = stopping_at(stop) if stop < 16 else Watch()

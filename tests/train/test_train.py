@@ -307,6 +307,7 @@ def test_micro_batches_train_as_the_whole_batch_does(tmp_path):
     assert fitted[3].progress.epoch == 2
 
 
+@pytest.mark.slow
 def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     """By the memory of the compiled step: with room for a few users, the largest half, quarter, ... that fits."""
     config = small_config(epochs=1, users_per_device=0)

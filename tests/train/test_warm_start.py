@@ -93,6 +93,7 @@ def test_another_rating_scale_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_encoder_is_refused(tmp_path):
     encoder.save(encoder.random_encoder(1), tmp_path / "encoder")
     small = small_config()

@@ -121,6 +121,7 @@ def test_added_items_are_proposed_without_building_again(run, limits):
     assert best.id in {item.id for item in found}
 
 
+@pytest.mark.slow
 def test_a_table_off_the_device_gives_the_same_answers(two_stages):
     other = many_items(believing_run(), OFF_DEVICE)
     states, own = states_of(two_stages), states_of(other)

@@ -43,7 +43,7 @@ def case_of(name: str) -> tuple[Config, str]:
 
 
 CPU = ("movielens-100k on here", "movielens-1m on here", "synthetic on here", "synthetic joint on here x 8 / 2")
-SLOW = ("movielens-1m on here", "synthetic on here", "synthetic joint on here x 8 / 2")
+SLOW = ("movielens-100k on here", "movielens-1m on here", "synthetic joint on here x 8 / 2")
 TPU = ("movielens-100k on v5e:1x1", "synthetic joint on v5e:2x2")
 
 

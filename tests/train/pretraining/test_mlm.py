@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import assert_close
 from small import small_encoder
 from test_masking import VOCABULARY
@@ -34,6 +35,7 @@ def moved_head(dtype) -> dict:
     )
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_those_of_the_naive_form(x64):
     """Logits of every token, softmax over the whole vocabulary, and a mask of what was hidden."""
     passages, hidden = some_hidden()

@@ -177,6 +177,7 @@ def test_only_what_should_be_trained_is(train):
 # What can go wrong
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_refused_and_nothing_of_it_is_saved(run, pretraining):
     program = pretraining_program(pretraining)
 

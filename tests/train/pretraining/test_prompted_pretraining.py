@@ -47,7 +47,12 @@ def test_likes_are_read_as_documents_and_masked_words_without_prompt(checkpoint)
     ("options", "prompts", "pooled"),
     [
         ({}, ("For search: ", "Stored: "), False),
-        ({"query_prompt": "q: ", "document_prompt": "", "pool_prompt": "yes"}, ("q: ", ""), True),
+        pytest.param(
+            {"query_prompt": "q: ", "document_prompt": "", "pool_prompt": "yes"},
+            ("q: ", ""),
+            True,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_saved_encoder_states_the_prompts_that_were_used(checkpoint, tmp_path, options, prompts, pooled):
