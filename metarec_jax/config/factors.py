@@ -18,7 +18,8 @@ class FactorsConfig:
     item itself, so that the model learns to use these."""
 
     train: bool = False
-    """Whether the outer loop trains a correction of the factors of each item, which starts at 0."""
+    """Whether the outer loop trains a correction of the factors of each item, which starts at 0. Without factors it has
+    no effect."""
     rate: float = 0.01
     """Learning rate of that correction, with the schedule of the others."""
 

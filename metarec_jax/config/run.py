@@ -54,12 +54,6 @@ class Config:
             f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
             "over devices; use --train.shards 1, or train the encoder",
         )
-        require(
-            not self.factors.train or self.has_factors,
-            f"factors.train is True with factors.rank {self.factors.rank} and learner.prior {self.learner.prior}: "
-            "no factors are learned that could be trained further; use --factors.rank 32 with --learner.prior, or "
-            "--factors.no-train",
-        )
         self.privacy.check(self)
 
     @property
@@ -77,9 +71,14 @@ class Config:
         """Whether the run learns factors of items (`FactorsConfig`)."""
         return self.learner.prior and self.factors.rank > 0
 
+    @property
+    def trains_factors(self) -> bool:
+        """Whether the outer loop trains a correction of these factors."""
+        return self.has_factors and self.factors.train
+
 
 def for_clicks(config: Config) -> Config:
-    """Replace the split, the bounds of episodes and the number of factors by those that suit clicks.
+    """Replace the split, the bounds of episodes and the options of factors by those that suit clicks.
 
     Args:
         config: any config.
@@ -95,7 +94,7 @@ def for_clicks(config: Config) -> Config:
         config,
         split=dataclasses.replace(config.split, kind="strong-generalisation"),
         episodes=episodes,
-        factors=dataclasses.replace(config.factors, rank=_CLICK_RANK),
+        factors=dataclasses.replace(config.factors, rank=_CLICK_RANK, train=False),
     )
 
 
@@ -103,12 +102,15 @@ CLICK_LEAST, CLICK_QUERY, CLICK_SUPPORT, _CLICK_RANK = 5, 4, 512, 64
 """Fewest clicks of a user, greatest query and support of clicks in training, and factors of an item."""
 _GATED = LearnerConfig(gate=10.0)
 """Helps users with few ratings, and makes no difference to others (docs/learners.md)."""
+_TRAINED = FactorsConfig(train=True)
+"""Better for ratings (docs/factors.md); of clicks it has not been measured."""
 
 PRESETS: Mapping[str, Config] = {
-    "movielens-100k": Config(learner=_GATED),
+    "movielens-100k": Config(learner=_GATED, factors=_TRAINED),
     "movielens-1m": Config(
         data=DataConfig(source="movielens-1m"),
         learner=_GATED,
+        factors=_TRAINED,
         train=TrainConfig(epochs=20, users_per_step=64),
     ),
     "synthetic": Config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from metarec_jax.core import variance
+from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.learner.gathered_rows import Fixed
+
+_STANDARDISATION = r"input/.*"
+_POSTERIOR = r"prior/(log_noise|log_gain|taste/.*)"
+"""Paths of the parameters of the posterior of users' tastes (`metarec_jax.learner.prior`)."""
 
 
 class Features(NamedTuple):
@@ -84,12 +90,27 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
 
 
 def learned(params: Params) -> tuple[Params, Params]:
-    """Split the parameters of a learner into (trained parameters, standardisation), each with None for the rest.
+    """Split the parameters of a learner into those that the outer loop trains and those that it leaves as they are.
 
-    `metarec_jax.core.params.combine` is the inverse.
+    It leaves the standardisation of inputs, and for ratings the posterior of users' tastes: both are estimates from all
+    training rows. Outer steps would move the posterior to what suits items with many ratings. For clicks they train it,
+    since their loss is not the one that the factors minimise.
+
+    Args:
+        params: parameters of a learner.
+
+    Returns:
+        Both parts, each with None for the leaves of the other; `metarec_jax.core.params.combine` is the inverse.
     """
-    nothing = jax.tree.map(lambda leaf: None, params)
-    return {**params, "input": nothing["input"]}, {**nothing, "input": params["input"]}
+    leaves, structure = jax.tree.flatten(params)
+    names = path_names(params)
+    clicks = any(name.startswith("prior/score/") for name in names)
+    pattern = _STANDARDISATION if clicks else f"{_STANDARDISATION}|{_POSTERIOR}"
+    constant = [re.fullmatch(pattern, name) is not None for name in names]
+    return (
+        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, constant)]),
+        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, constant)]),
+    )
 
 
 def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Array, " out"]:

@@ -75,7 +75,7 @@ class PrivacyConfig:
             "--data.negatives-popularity 0",
         )
         require(
-            not config.factors.train,
+            not config.trains_factors,
             f"factors.train is True with privacy.epsilon {self.epsilon:g}: a step trains only the rows of items that "
             "its users rated, so that which rows change tells of them, whatever noise is added; use --factors.no-train",
         )

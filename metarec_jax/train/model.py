@@ -109,7 +109,7 @@ def init_trainable(
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, LORA_LAYERS, rank=config.encoder.lora_rank, key=lora_key)
     factors = None
-    if config.factors.train and known is not None:
+    if config.trains_factors and known is not None:
         factors = jnp.zeros((table_rows(len(count)), known.table.shape[1] - FACTORS), jnp.float32)
     return Trainable(theta, model.updater.init(adapted), encoder, factors)
 

@@ -6,12 +6,14 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
-from metarec_jax.core.params import path_names
+from metarec_jax.core.params import combine, path_names
 from metarec_jax.core.types import Params
+from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.model import Trainable
 
 CLIP = 1.0
@@ -21,7 +23,7 @@ WARMUP = 0.1
 
 
 def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """Make AdamW with clipping, warm-up and cosine decay; weight decay is for matrices of theta and encoder only.
+    """Make AdamW with clipping, warm-up and cosine decay; weight decay is for trained matrices of theta and encoder.
 
     Parameters of the encoder that are not trained have no optimizer state.
 
@@ -34,7 +36,7 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     """
     train = config.train
     adam = optax.adamw(schedule(train.rate, steps), weight_decay=train.weight_decay, mask=_decays)
-    clip = optax.clip_by_global_norm(CLIP)
+    clip = _of_trained(optax.clip_by_global_norm(CLIP))
     if config.encoder.train == "no":
         return optax.chain(clip, adam)
 
@@ -52,6 +54,17 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
         optax.partition({"trained": adam, "still": optax.set_to_zero()}, labels),
         optax.stateless(slower),
     )
+
+
+def _of_trained(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Apply a transform to gradients that are zero for parameters of theta that the outer loop does not train."""
+
+    def update(updates: Trainable, state: Any, params: Any = None) -> tuple[Any, Any]:
+        trained, constant = learned(updates.theta)
+        theta = combine(trained, jax.tree.map(jnp.zeros_like, constant))
+        return transform.update(updates._replace(theta=theta), state, params)
+
+    return optax.GradientTransformation(transform.init, update)
 
 
 def schedule(rate: float, steps: int) -> optax.Schedule:
@@ -111,8 +124,10 @@ def _rate(name: str, config: EncoderConfig) -> float:
 
 
 def _decays(trainable: Trainable) -> Trainable:
+    trained, constant = learned(trainable.theta)
+    matrices = jax.tree.map(lambda leaf: leaf.ndim > 1, trained)
     return Trainable(
-        theta=jax.tree.map(lambda leaf: leaf.ndim > 1, trainable.theta),
+        theta=combine(matrices, jax.tree.map(lambda leaf: False, constant)),
         phi=jax.tree.map(lambda leaf: False, trainable.phi),
         encoder=jax.tree.map(lambda leaf: leaf.ndim > 1, trainable.encoder),
     )

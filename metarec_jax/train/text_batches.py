@@ -56,7 +56,7 @@ class TextBatches:
         users_per_step: int,
         run: Execution | None = None,
     ):
-        self._mesh, self._item_count, self._corrected = mesh, len(item_texts), config.factors.train
+        self._mesh, self._item_count, self._corrected = mesh, len(item_texts), config.trains_factors
         users = part.user_texts or ()
         of_a_user = config.episodes.buckets[-1] + config.episodes.query + 1
         self._most = users_per_step * of_a_user

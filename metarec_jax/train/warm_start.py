@@ -24,8 +24,8 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.encoder_options import reading_of
 from metarec_jax.train.run_folder import Run
 
-ANEW = ("theta/prior/taste/", "factors")
-"""Prefixes of parameters of single item factors, which the new run fits anew, so that old values do not apply."""
+ANEW = ("theta/prior/taste/", "theta/prior/log_noise", "theta/prior/log_gain", "factors")
+"""Prefixes of parameters that go with item factors, which the new run fits anew, so that old values do not apply."""
 
 
 def refuse(config: Config, what: str) -> None:

@@ -69,6 +69,13 @@ def test_the_automatic_head_fits_clicks_and_ratings():
         assert Config(data=DataConfig(kind=kind)).learner.head == "auto"
 
 
+def test_without_factors_no_correction_of_them_is_trained():
+    config = preset("movielens-100k")
+    assert config.trains_factors
+    assert not dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0)).trains_factors
+    assert not dataclasses.replace(config, learner=dataclasses.replace(config.learner, prior=False)).trains_factors
+
+
 def test_presets_by_name():
     assert preset("synthetic") is PRESETS["synthetic"]
     with pytest.raises(
@@ -112,17 +119,6 @@ NAN, INFINITE = float("nan"), float("inf")
         *(
             (FactorsConfig, {"rate": rate}, [f"factors.rate is {rate}", "above 0"])
             for rate in (0.0, -1.0, NAN, INFINITE)
-        ),
-        *(
-            (
-                Config,
-                {"factors": FactorsConfig(train=True), **changes},
-                ["factors.train is True", *names, "--factors.no-train"],
-            )
-            for changes, names in (
-                ({"factors": FactorsConfig(rank=0, train=True)}, ["factors.rank 0", "--factors.rank 32"]),
-                ({"learner": LearnerConfig(prior=False)}, ["learner.prior False", "--learner.prior"]),
-            )
         ),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
         *(

@@ -201,7 +201,7 @@ def step_of(work: Workload, mesh: Mesh, memory: int = 0) -> tuple[Any, tuple[Any
     chosen, plan, turns = chosen_texts(mesh, work, run, used)
     if not work.user_texts:
         chosen = chosen._replace(users=_put(users, everywhere))
-    if config.factors.train:
+    if config.trains_factors:
         chosen = chosen._replace(items=_put(jax.eval_shape(items_of, episodes), mesh_users))
     devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
     own = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
@@ -263,7 +263,7 @@ def _state(work: Workload) -> TrainState:
     optimiser = jax.eval_shape(make_optimiser(config, STEPS).init, trainable._replace(factors=None))
     key = jax.eval_shape(lambda: jax.random.key(0))
     squares = None
-    if config.factors.train:
+    if config.trains_factors:
         table = jax.ShapeDtypeStruct((table_rows(work.items), config.factors.rank), jnp.float32)
         trainable, squares = trainable._replace(factors=table), jax.ShapeDtypeStruct(table.shape[:1], table.dtype)
     return TrainState(trainable, optimiser, jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), key, squares)
