@@ -28,12 +28,12 @@ from metarec_jax.learner.prior import RATINGS
 
 FIRST = RATINGS + 2
 """First column of the factors in a row's statistic, after mean and residual variance."""
-MULTIPLE = 256
-"""The rows of a table are a multiple of this, so that 1, 2, 4, ..., 256 devices hold tables of one shape."""
+MULTIPLE = 768
+"""The rows of a table are a multiple of this, so that 1, 2, 3, 4, 6, 8, 12, ..., 768 devices hold tables of one shape."""
 SPARE = 4
 """Size of the buffer of a pair of devices, in units of the rows that it needs where items are spread evenly."""
-_FACTOR = 157
-"""Odd, and near ``MULTIPLE`` divided by the golden ratio."""
+_FACTOR = 475
+"""Without a common divisor with ``MULTIPLE``, and near that divided by the golden ratio."""
 LEAST = 8
 """Least number of rows of a buffer."""
 _TINY = 1e-12
@@ -88,8 +88,8 @@ def place_of(item: Any, rows: int) -> Any:
     Returns:
         The row of the table.
 
-    >>> [place_of(item, 512) for item in (0, 1, 2, 256, 257)]
-    [0, 314, 116, 1, 315]
+    >>> [place_of(item, 1536) for item in (0, 1, 2, 768, 769)]
+    [0, 950, 364, 1, 951]
     """
     return item % MULTIPLE * _FACTOR % MULTIPLE * (rows // MULTIPLE) + item // MULTIPLE
 

@@ -158,8 +158,8 @@ def test_eight_devices_hold_an_eighth_of_the_rows_each_and_give_the_numbers_of_o
             assert {len(part.data) for part in leaf.addressable_shards} == {MULTIPLE // devices}
         found[devices] = jax.device_get((state.trainable, state.squares, losses, judged))
     assert_close(found[8], found[1])
-    with pytest.raises(MetarecError, match=r"there are 3 devices.*256 rows.*--train\.devices.*--factors\.no-train"):
-        place(user_mesh(3), first_state(case, optimiser))
+    with pytest.raises(MetarecError, match=r"there are 5 devices.*768 rows.*--train\.devices.*--factors\.no-train"):
+        place(user_mesh(5), first_state(case, optimiser))
 
 
 @pytest.mark.parametrize("shards", [1, 2])
