@@ -29,7 +29,7 @@ from metarec_jax.learner.prior import RATINGS
 FIRST = RATINGS + 2
 """First column of the factors in a row's statistic, after mean and residual variance."""
 MULTIPLE = 768
-"""The rows of a table are a multiple of this, so that 1, 2, 3, 4, 6, 8, 12, ..., 768 devices hold tables of one shape."""
+"""The rows of a table are a multiple of this, so that 1, 2, 3, 4, 6, 8, ..., 768 devices hold tables of one shape."""
 SPARE = 4
 """Size of the buffer of a pair of devices, in units of the rows that it needs where items are spread evenly."""
 _FACTOR = 475
