@@ -7,6 +7,7 @@ their tests start.
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -26,6 +27,10 @@ pytest.register_assert_rewrite("helpers")
 
 # Tracing makes many objects and few cycles of them: a collection of garbage seldom frees anything.
 gc.set_threshold(20_000, 20, 20)
+
+
+# A shell has processes in its background ignore Ctrl-C, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
