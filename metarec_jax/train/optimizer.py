@@ -59,7 +59,7 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 def _of_trained(transform: optax.GradientTransformation) -> optax.GradientTransformation:
     """Apply a transform to gradients that are zero for parameters of theta that the outer loop does not train."""
 
-    def update(updates: Trainable, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         trained, constant = learned(updates.theta)
         theta = combine(trained, jax.tree.map(jnp.zeros_like, constant))
         return transform.update(updates._replace(theta=theta), state, params)
