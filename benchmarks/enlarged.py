@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.train import catalogue as catalogues
@@ -50,7 +51,15 @@ def enlarge(run: Path, out: Path, count: int, seed: int = 0) -> Path:
 
     Returns:
         `out`.
+
+    Raises:
+        MetarecError: the run trains a correction of the factors of its own items.
     """
+    if run_folder.open_run(run).config.trains_factors:
+        raise MetarecError(
+            f"{run} trains a correction of the factors of its own items, which made-up ones have not: name a run that "
+            "was trained with --factors.no-train"
+        )
     shutil.copytree(run, out, ignore=shutil.ignore_patterns("checkpoints", "*.lock"))
     copy = run_folder.open_run(out)
     known = catalogues.load(copy)

@@ -61,11 +61,26 @@ def partition(
                 message += f". {_ENCODER}"
             raise MetarecError(message)
         chosen.update(matched)
+    return split(tree, [name in chosen for name in names])
+
+
+def split(tree: Params, first: Sequence[bool]) -> tuple[Params, Params]:
+    """Split `tree` into two parts, each with None for the leaves of the other; `combine` is the inverse.
+
+    Args:
+        tree: parameters.
+        first: for each leaf, in leaf order, whether it belongs to the first part.
+
+    Returns:
+        The first and the second part.
+
+    >>> split({"hidden": 1, "output": 2}, [False, True])
+    ({'hidden': None, 'output': 2}, {'hidden': 1, 'output': None})
+    """
     leaves, structure = jax.tree_util.tree_flatten(tree)
-    keep = [name in chosen for name in names]
     return (
-        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, keep)]),
-        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, keep)]),
+        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, first)]),
+        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, first)]),
     )
 
 

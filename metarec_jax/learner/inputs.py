@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from metarec_jax.core import variance
-from metarec_jax.core.params import path_names
+from metarec_jax.core.params import path_names, split
 from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 
@@ -102,15 +102,10 @@ def learned(params: Params) -> tuple[Params, Params]:
     Returns:
         Both parts, each with None for the leaves of the other; `metarec_jax.core.params.combine` is the inverse.
     """
-    leaves, structure = jax.tree.flatten(params)
     names = path_names(params)
     clicks = any(name.startswith("prior/score/") for name in names)
     pattern = _STANDARDISATION if clicks else f"{_STANDARDISATION}|{_POSTERIOR}"
-    constant = [re.fullmatch(pattern, name) is not None for name in names]
-    return (
-        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, constant)]),
-        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, constant)]),
-    )
+    return split(params, [re.fullmatch(pattern, name) is None for name in names])
 
 
 def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Array, " out"]:

@@ -11,7 +11,7 @@ import optax
 
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
-from metarec_jax.core.params import combine, path_names
+from metarec_jax.core.params import combine, path_names, split
 from metarec_jax.core.types import Params
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.model import Trainable
@@ -108,8 +108,7 @@ def by_rate(params: Params, rates: Params) -> tuple[Params, Params]:
     Returns:
         Trained parameters, and the others, each with None for the rest.
     """
-    moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
-    return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
+    return split(params, [rate > 0 for rate in jax.tree.leaves(rates)])
 
 
 def _rate(name: str, config: EncoderConfig) -> float:
