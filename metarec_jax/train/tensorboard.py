@@ -23,7 +23,12 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        folder = folder / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        # A name holds the second at which a file was opened. Without a number, a training that is resumed within the
+        # same second would replace the file of the one before.
+        number = sum(1 for _ in folder.iterdir())
+        self._writer = SummaryWriter(str(folder), flush_secs=10, filename_suffix=f".{number:06d}")
         rows = (f"    {section}: {options}" for section, options in config.items())
         self._writer.add_text("config", "\n".join(rows))
 

@@ -54,6 +54,14 @@ def test_tensorboard_gets_every_line_also_after_a_resume(run, experiment):
             assert found[line["step"], name] == pytest.approx(number, rel=1e-6)
 
 
+def test_trainings_within_one_second_keep_each_others_events(tmp_path):
+    for step in range(5):
+        tracker = TRACKERS.get("tensorboard")(tmp_path, {})
+        tracker.log(step, {"loss": step / 2})
+        tracker.close()
+    assert list(events(tmp_path / "tensorboard")) == [(step, "loss", step / 2) for step in range(5)]
+
+
 class Broken:
     """Raises an error at its second line."""
 
