@@ -42,7 +42,10 @@ class TuneArguments:
     """
 
     trials: int = 30
-    """Number of finished trials in the end. Each trial trains one run."""
+    """Number of finished trials in the end."""
+    seeds: int = 1
+    """Number of divisions on each of which a trial trains one run; their mean is the value of the trial. With few
+    validation users, one division chooses by chance."""
     space: Annotated[str, tyro.conf.arg(metavar="FILE.json")] = ""
     """Search space: {"train.rate": {"low": 0.001, "high": 0.01, "log": true}, "learner.hidden": [64, 128]}. "" is a
     space of seven options of the learner, the inner loop and the outer loop."""
@@ -61,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     name, base = starting_config("tune", arguments)
     chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
     check_range("--trials", chosen.trials, 1, 100_000)
+    check_range("--seeds", chosen.seeds, 1, 1000)
     reporter = prepare(chosen.config)
     from metarec_jax.evaluation import plots, search, search_space
 
@@ -72,7 +76,13 @@ def run(arguments: Sequence[str]) -> int:
     folder = place(chosen.out) if chosen.out else (RUNS / f"tune-{run_name(name, chosen.config)}").resolve()
     with resumable(folder, reporter):
         found = search.tune(
-            chosen.config, folder, trials=chosen.trials, space=space, metric=chosen.metric, reporter=reporter
+            chosen.config,
+            folder,
+            trials=chosen.trials,
+            space=space,
+            metric=chosen.metric,
+            seeds=chosen.seeds,
+            reporter=reporter,
         )
     values = [value for _, value, _ in sorted(found.trials)]
     plot = plots.save(plots.tuning_figure(values, found.value, chosen.metric), folder / "tuning.png")

@@ -1,7 +1,8 @@
 """Search for options with optuna: trials of a config are compared on validation users alone.
 
-A trial trains a run, and its value is the run's metric on validation users; ratings of test users are never read. The
-study is a journal on disk (lines of JSON), from which a search that was stopped, or is given more trials, continues.
+A trial trains a run on each of several divisions, and its value is the mean of the runs' metric on validation users;
+ratings of test users are never read. The study is a journal on disk (lines of JSON), from which a search that was
+stopped, or is given more trials, continues.
 """
 
 from __future__ import annotations
@@ -74,17 +75,19 @@ def tune(
     trials: int,
     space: Mapping[str, Any] = SPACE,
     metric: str = LOSS,
+    seeds: int = 1,
     data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> Tuned:
     """Search until a folder holds `trials` finished trials, including those of earlier calls.
 
     Args:
-        base: config that trials change; its seed is the seed of the division, of training and of the search.
+        base: config that trials change; its seed is the seed of the search and of the first division and training.
         folder: folder of the study; a search that it holds already is continued.
         trials: number of finished trials.
         space: from `read_space`.
         metric: `LOSS`, or a metric of `metarec_jax.metrics.metrics`, on validation users.
+        seeds: number of divisions that a trial trains on, with the seeds from that of `base`. All are held in memory.
         data: interactions; None loads what ``config.data`` names.
         reporter: shows progress.
 
@@ -97,23 +100,34 @@ def tune(
     warm_start.refuse(base, "tuned")
     base, folder = absolute(base), folder.resolve()
     with run_folder.hold(folder):
-        study = open_study(base, folder, space, metric)
-        experiment = build(base, data=data, reporter=reporter)
+        study = open_study(base, folder, space, metric, seeds)
+        experiments: list[Experiment] = []
+        for number in range(seeds):
+            encoder = experiments[0].encoder if experiments else None
+            seeded = dataclasses.replace(base, seed=base.seed + number)
+            experiments.append(build(seeded, data=data, encoder=encoder, reporter=reporter))
 
         def objective(config: Config, place: Path) -> float:
-            return validation_value(rebuild(experiment, config, data=data, reporter=reporter), place, metric)
+            values = []
+            for number, experiment in enumerate(experiments):
+                seeded = dataclasses.replace(config, seed=config.seed + number)
+                changed = rebuild(experiment, seeded, data=data, reporter=reporter)
+                values.append(validation_value(changed, place, metric))
+            return sum(values) / len(values)
 
         return run_trials(study, base, folder, objective, trials=trials, space=space, metric=metric, reporter=reporter)
 
 
-def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, metric: str = LOSS) -> optuna.Study:
+def open_study(
+    base: Config, folder: Path, space: Mapping[str, Any] = SPACE, metric: str = LOSS, seeds: int = 1
+) -> optuna.Study:
     """Open the study in a folder, or create one whose first trial has the options of the config itself.
 
     Args:
         base: config that trials change.
         folder: folder of the study.
         space: search space, from `read_space`.
-        metric: as for `tune`.
+        metric, seeds: as for `tune`.
 
     Returns:
         The study.
@@ -123,7 +137,7 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
     """
     optuna = _optuna()
     lower = metric == LOSS or metric_of(metric).better == "lower"
-    _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric})
+    _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric, "seeds": seeds})
     path = folder / "study.log"
     with explained(folder), reading(path, _REMEDY):
         _repair(path)
@@ -303,7 +317,7 @@ def _same_search(folder: Path, search: Mapping[str, Any]) -> None:
             before = read_regular(path, MOST_BYTES)
         if before != text.encode():
             raise MetarecError(
-                f"{path} is of a search with other options, another space or another metric: name another --out"
+                f"{path} is of a search with other options, space, metric or number of seeds: name another --out"
             )
     write_text(path, text)
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 SPACE: Mapping[str, Any] = {
     "train.rate": {"low": 5e-4, "high": 2e-2, "log": True},
     "train.weight_decay": {"low": 1e-4, "high": 1e-1, "log": True},
-    "train.users_per_step": [16, 32, 64],
     "learner.hidden": [32, 64, 128, 256],
     "learner.dropout": {"low": 0.0, "high": 0.5},
+    "learner.gate": {"low": 1.0, "high": 100.0, "log": True},
     "updater.rate": {"low": 0.05, "high": 3.0, "log": True},
     "updater.steps": [1, 3, 5],
 }

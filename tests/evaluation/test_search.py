@@ -50,6 +50,18 @@ def test_what_there_was_is_the_first_trial(searched, config):
     assert first == {"train.rate": config.train.rate, "updater.steps": config.updater.steps}
 
 
+def test_with_several_seeds_a_trial_is_worth_the_mean_of_its_runs(searched, config, tmp_path):
+    space = {"updater.steps": [1]}
+    (value, following, both) = (
+        search.tune(
+            dataclasses.replace(config, seed=seed), tmp_path / f"{seed}-{seeds}", trials=1, space=space, seeds=seeds
+        ).value
+        for seed, seeds in ((0, 1), (1, 1), (0, 2))
+    )
+    assert value != following
+    assert both == (value + following) / 2
+
+
 def test_it_goes_on_where_it_was(searched, config):
     folder, found = searched
     again = search.tune(config, folder, trials=3, space=SPACE)
@@ -91,7 +103,7 @@ def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(co
 
 def test_another_search_in_its_folder_is_refused(searched, config):
     folder, _ = searched
-    for other in ({"metric": "mae"}, {"space": {"updater.steps": [1]}}):
+    for other in ({"metric": "mae"}, {"space": {"updater.steps": [1]}}, {"seeds": 2}):
         with pytest.raises(MetarecError, match="is of a search with other options"):
             search.tune(config, folder, **{"trials": 1, "space": SPACE} | other)
 
