@@ -25,7 +25,7 @@ def data(tmp_path, monkeypatch):
     [
         pytest.param((), ("query: ", "passage: "), 90, marks=pytest.mark.slow),
         (("--encoder.query-prompt", "", "--encoder.document-prompt", "", "--encoder.max-length", "40"), ("", ""), 40),
-        (("--encoder.query-prompt", "user: "), ("user: ", "passage: "), 90),
+        pytest.param(("--encoder.query-prompt", "user: "), ("user: ", "passage: "), 90, marks=pytest.mark.slow),
     ],
     ids=["the checkpoint's", "none", "another"],
 )

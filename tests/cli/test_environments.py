@@ -36,7 +36,7 @@ def cache(tmp_path_factory):
         pytest.param({"HOME": None}, "", marks=pytest.mark.slow),
         ({"HOME": "/proc/nothing", "METAREC_CACHE": "/proc/nothing"}, ""),
         ({"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, ""),
-        ({"TERM": "dumb", "COLUMNS": "20"}, ""),
+        pytest.param({"TERM": "dumb", "COLUMNS": "20"}, "", marks=pytest.mark.slow),
         pytest.param({"JAX_DISABLE_JIT": "1"}, "", marks=pytest.mark.slow),
         pytest.param({"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, "", marks=pytest.mark.slow),
         ({}, '"$@" 2>&-'),

@@ -30,7 +30,7 @@ OTHERS = {
     "bfloat16": ("--learner.compute", "bfloat16"),
 }
 RULES = KINDS | OTHERS
-FAST = {"gradient", "meta-sgd", "learned", "ridge", "amortised"}
+FAST = {"gradient", "ridge", "amortised"}
 """Rules whose tests are not slow ones: the others are trained and served as one of these is."""
 SMALL = (
     *("--preset", "synthetic", "--learner.user-side", "none", "--learner.head", "rating", "--learner.hidden", "8"),

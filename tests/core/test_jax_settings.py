@@ -56,7 +56,11 @@ def test_devices_that_are_not_there_are_refused_by_each_call(platform, tmp_path)
     ("setting", "names"),
     [
         (("jax_enable_x64", "True"), ["JAX_ENABLE_X64", "float32", "jax.config.update('jax_enable_x64', False)"]),
-        (("jax_numpy_dtype_promotion", "strict"), ["jax_numpy_dtype_promotion", "'strict'", "'standard'"]),
+        pytest.param(
+            ("jax_numpy_dtype_promotion", "strict"),
+            ["jax_numpy_dtype_promotion", "'strict'", "'standard'"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_other_types_of_numbers_are_refused(setting, names, tmp_path):

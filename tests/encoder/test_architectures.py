@@ -151,7 +151,12 @@ def test_what_transformers_saves_loads_with_its_numbers_and_goes_back(kind, fold
 
 @pytest.mark.parametrize(
     ("kind", "hidden", "heads"),
-    [("bert", 1024, 16), ("xlm-roberta", 768, 12), ("distilbert", 768, 12), ("mpnet", 768, 12)],
+    [
+        ("bert", 1024, 16),
+        pytest.param("xlm-roberta", 768, 12, marks=pytest.mark.slow),
+        pytest.param("distilbert", 768, 12, marks=pytest.mark.slow),
+        ("mpnet", 768, 12),
+    ],
 )
 def test_the_widths_and_heads_of_real_models(kind, hidden, heads):
     """bert-large, xlm-roberta-base, distilbert-base and mpnet-base, but for their depth and their vocabularies."""

@@ -71,6 +71,7 @@ def answered(tmp_path_factory):
     return folder, config, answer_seed(config, folder / f"seed-{SEED}", budget=BUDGET, data=made())
 
 
+@pytest.mark.slow
 def test_a_network_scores_every_candidate_as_it_scores_query_rows(answered, monkeypatch):
     """In calls of a few users and a few items, with supports longer than the last bucket."""
     folder, config, _ = answered

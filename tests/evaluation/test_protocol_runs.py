@@ -189,9 +189,7 @@ def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_other
         assert_equal(*(source[index] for source in sources))
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k not in ("users", "time"))) for k in KINDS]
-)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "time")) for k in KINDS])
 def test_what_some_test_users_do_changes_nothing_that_is_predicted_for_others(evaluated, kind, tmp_path):
     _, before = evaluated(kind)
     data, config = made_data(), config_of(kind, tmp_path)
@@ -244,7 +242,9 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "tallrec")) for k in KINDS])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("tallrec", "melu", "time"))) for k in KINDS]
+)
 def test_tables_cohorts_calibration_and_plots_of_every_scenario(evaluated, kind, tmp_path):
     _, answers = evaluated(kind)
     tables = publish([answers], tmp_path, budget=BUDGET)

@@ -100,6 +100,7 @@ def test_baselines_follow_the_unit(unit):
             assert_each_close(found[1][name], times * value, tolerance=1e-9, because="float64", name=name)
 
 
+@pytest.mark.slow
 def test_a_run_follows_the_unit(tmp_path):
     """Parameters are equal bit by bit, item factors are, and predictions are a r + b."""
     a, b = 0.2, -0.3

@@ -30,6 +30,9 @@ FAST = {("recurrent", "gradient"), ("transformer", "ridge")}
 """Pairs of such a learner and an updater whose tests are not slow ones: updaters have tests of their own."""
 each_learner = pytest.mark.parametrize("kind", LEARNERS.names())
 with_and_without_beliefs = pytest.mark.parametrize("believing", [False, True], ids=["counting", "believing"])
+with_beliefs = pytest.mark.parametrize(
+    "believing", [pytest.param(False, marks=pytest.mark.slow), True], ids=["counting", "believing"]
+)
 each_reader = pytest.mark.parametrize("kind", READERS)
 
 
@@ -112,7 +115,7 @@ def test_it_starts_at_its_prior(kind, head, believing):
         assert_close(score(user, user.fresh, rows=rows), prior)
 
 
-@with_and_without_beliefs
+@with_beliefs
 @each_learner
 def test_what_is_in_padded_slots_changes_nothing_and_an_empty_support_says_nothing(kind, believing):
     user = user_of(kind, believing=believing)
@@ -169,7 +172,7 @@ def test_a_support_row_does_not_look_up_its_own_rating(kind):
         assert score(user).shape == (4, 1)
 
 
-@with_and_without_beliefs
+@with_beliefs
 @each_learner
 def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_rest_is_not_rounded(kind, believing):
     single = user_of(kind, believing=believing)
@@ -182,7 +185,7 @@ def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_res
     assert (score(half, half.fresh) == score(single, single.fresh)).all(), "the prior path is not rounded"
 
 
-@with_and_without_beliefs
+@with_beliefs
 @each_learner
 def test_dropout_is_of_training_and_of_the_user(kind, believing):
     user = user_of(kind, "rating", believing=believing, dropout=0.5)

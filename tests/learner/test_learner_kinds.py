@@ -44,7 +44,8 @@ def config_of(kind: str) -> Config:
     )
 
 
-@pytest.mark.parametrize("kind", ["transformer", pytest.param("recurrent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
 def test_a_run_is_trained_kept_and_served(tmp_path, kind):
     run, parts = start(config_of(kind), tmp_path / "run")
     fitted = fit(run, parts)

@@ -14,7 +14,11 @@ from metarec_jax.train.sharding import by_user, user_mesh
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "rule",
-    [{"form": "factored"}, pytest.param({"kind": "adam"}, marks=pytest.mark.slow), {"order": "reptile"}],
+    [
+        {"form": "factored"},
+        pytest.param({"kind": "adam"}, marks=pytest.mark.slow),
+        pytest.param({"order": "reptile"}, marks=pytest.mark.slow),
+    ],
     ids=["gradient", "adam", "reptile"],
 )
 def test_the_size_of_a_micro_batch_changes_no_number(rule):

@@ -24,7 +24,7 @@ CASES = {
     "no steps": {"head": "classes", "steps": 0},
     "recomputed steps": {"head": "classes", "backward": "remat"},
 }
-ALIKE = ("reptile", "dense", "ratings", "clicks", "a context", "momentum", "no steps", "recomputed steps")
+ALIKE = ("reptile", "dense", "ratings", "clicks", "a context", "momentum", "blocks", "no steps", "recomputed steps")
 """Cases that are computed as another of the list is: slow tests."""
 
 

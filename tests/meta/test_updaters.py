@@ -222,7 +222,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_rule_written_out(name):
 
 
 @pytest.mark.usefixtures("x64")
-@each_rule(slow=ALIKE)
+@each_rule(slow=RULES.keys() - {"gradient-layer-step", "reptile", "cavia", "momentum", "ridge-ordinal", "amortised"})
 def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
     """Users that fill up the batch, users that are left out of it, and one whose support is empty."""
     case, episodes, function = compiled(name)

@@ -94,6 +94,7 @@ def test_every_user_is_clipped_over_all_that_is_trained_and_added():
     assert_equal(spoiled, without)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_full():
     """The mean over users of each user's mean is the mean over all rows, then. Noise comes to all that is trained."""

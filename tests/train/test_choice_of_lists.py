@@ -96,6 +96,7 @@ def test_a_training_that_goes_on_compares_with_the_same_start(experiment, tmp_pa
     ]
 
 
+@pytest.mark.slow
 def test_ratings_have_no_doubt(experiment, tmp_path):
     data = random_interactions(np.random.default_rng(3), users=50, items=30, least=16, most=24)
     config = dataclasses.replace(

@@ -135,7 +135,7 @@ def test_frozen_training_with_factors_in_four_processes_is_that_of_one(data, ref
 @pytest.mark.parametrize(
     ("number", "more"),
     [
-        pytest.param(2, (), id="two processes"),
+        pytest.param(2, (), id="two processes", marks=pytest.mark.slow),
         pytest.param(4, (), id="four processes", marks=pytest.mark.slow),
         pytest.param(2, ("--train.shards", "2"), id="sharded", marks=pytest.mark.slow),
         pytest.param(2, ("--encoder.train", "lora"), id="lora", marks=pytest.mark.slow),
