@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import curves as of_curves
-from benchmarks import history
+from benchmarks import history, scenarios
 from benchmarks.device import page as of_device
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.text_table import grid, number
@@ -221,7 +221,7 @@ NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
 KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline", "device")
-KINDS += ("curves", "history")
+KINDS += ("curves", "history", "scenarios", "gains")
 """Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
@@ -264,6 +264,8 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
         "costs": costs,
         "roofline": roofline,
         "device": of_device.tables,
+        "scenarios": lambda document, cells: f"{scenarios.values(document, cells)}\n\n{_made(document, [])}",
+        "gains": scenarios.gains,
         "curves": lambda document, titles: f"{of_curves.tables(document, titles)}\n\n{_made(document, [])}",
     }
     return wrap(shown[kind](document, wanted))
