@@ -74,11 +74,6 @@ class PrivacyConfig:
             f"{self.epsilon:g}: what everybody saw would choose every user's negatives; use "
             "--data.negatives-popularity 0",
         )
-        require(
-            not config.trains_factors,
-            f"factors.train is True with privacy.epsilon {self.epsilon:g}: a step trains only the rows of items that "
-            "its users rated, so that which rows change tells of them, whatever noise is added; use --factors.no-train",
-        )
         side = config.learner.user_side
         if self.covers == "updates":
             require(
@@ -86,6 +81,12 @@ class PrivacyConfig:
                 "learner.user_side is 'description' with privacy.epsilon: descriptions are written from supports that "
                 "the seed draws, and a private run draws others in secret, so that they would tell of query rows; use "
                 "--learner.user-side profile, or none",
+            )
+            require(
+                not config.trains_factors,
+                f"factors.train is True with privacy.epsilon {self.epsilon:g}: a step trains only the rows of items "
+                "that its users rated, so that which rows change tells of them, whatever noise is added; use "
+                "--factors.no-train",
             )
             return
         require(
