@@ -84,8 +84,8 @@ def run(arguments: Sequence[str]) -> int:
             seeds=chosen.seeds,
             reporter=reporter,
         )
-    values = [value for _, value, _ in sorted(found.trials)]
-    plot = plots.save(plots.tuning_figure(values, found.value, chosen.metric), folder / "tuning.png")
+    numbers, values, _ = zip(*sorted(found.trials, key=lambda trial: trial[0]))
+    plot = plots.save(plots.tuning_figure(numbers, values, found.value, chosen.metric), folder / "tuning.png")
     best = folder / "best.json"
     if chosen.json:
         trials = [{"trial": n, chosen.metric: value, "options": options} for n, value, options in found.trials]

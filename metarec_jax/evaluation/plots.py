@@ -115,10 +115,11 @@ def training_figure(
     return figure
 
 
-def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
+def tuning_figure(trials: Sequence[int], values: Sequence[float], best: float, metric: str) -> Figure:
     """Values of the trials of a search on validation users, in their order, with the best so far.
 
     Args:
+        trials: [trials], their numbers, ascending.
         values: [trials].
         best: the best of them.
         metric: its name, for the label of the axis.
@@ -129,7 +130,7 @@ def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     _clean(axes)
-    trials, found = np.arange(1, len(values) + 1), np.asarray(values, dtype=float)
+    found = np.asarray(values, dtype=float)
     least = best <= found.min()
     axes.plot(trials, found, "o", color=BLUE, markersize=4, label="a trial")
     so_far = np.minimum.accumulate(found) if least else np.maximum.accumulate(found)
