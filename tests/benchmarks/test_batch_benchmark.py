@@ -10,7 +10,9 @@ from trained import believing_config
 
 from benchmarks import batch, titles
 from benchmarks.enlarged import enlarge, titles_of
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.train import run_folder
 from metarec_jax.train.start import meta_train
 
 ITEMS = 300
@@ -33,6 +35,16 @@ def test_an_enlarged_run_ranks_a_catalogue_of_that_size(run):
     assert len(best) == ITEMS - 2
     assert np.ptp([item.score for item in best]) > 0
     assert titles_of(20) == titles_of(20)
+
+
+def test_a_run_whose_items_have_corrections_is_not_enlarged(tmp_path):
+    config = believing_config()
+    run_folder.create(
+        tmp_path / "run", dataclasses.replace(config, factors=dataclasses.replace(config.factors, train=True))
+    )
+    with pytest.raises(MetarecError, match=r"correction of the factors.*--factors\.no-train"):
+        enlarge(tmp_path / "run", tmp_path / "out", ITEMS)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
