@@ -29,15 +29,18 @@ class Committed(NamedTuple):
         command: arguments of `python -m` that make it; ``{out}`` is the folder or file that the command writes.
         place: folder or file in `benchmarks/results/`.
         files: what is copied from the folder; nothing for a file.
+        against: the result, made earlier, with whose evaluation this one is compared in `compare.json`.
     """
 
     command: str
     place: str
     files: tuple[str, ...] = ()
+    against: str = ""
 
 
 TABLE = ("evaluation.md", "evaluation.json")
 _EVALUATE = "metarec_jax evaluate --protocol"
+_AMORTISED = "--updater.kind amortised --updater.steps 1"
 COMMITTED: Mapping[str, Committed] = {
     "recbole-metarec": Committed(
         f"{_EVALUATE} recbole-metarec --seeds 20 --out {{out}}",
@@ -72,9 +75,9 @@ COMMITTED: Mapping[str, Committed] = {
         f"{_EVALUATE} melu --seeds 3 --metrics melu --out {{out}}", "melu-ml-100k/as-published", TABLE
     ),
     "few-shot": Committed(
-        f"{_EVALUATE} few-shot --seeds 3 --out {{out}}",
+        f"{_EVALUATE} few-shot --seeds 10 --out {{out}}",
         "few-shot-ml-100k",
-        ("evaluation.md", "curve.json", "curve.png"),
+        (*TABLE, "curve.json", "curve.png"),
     ),
     "time": Committed(f"{_EVALUATE} time --seeds 3 --out {{out}}", "time-ml-100k", TABLE),
     "tallrec": Committed(
@@ -83,14 +86,13 @@ COMMITTED: Mapping[str, Committed] = {
         (*TABLE, "methods-the-whole-past-with-stars.png"),
     ),
     **{
-        name: Committed(
-            f"{_EVALUATE} recbole-metarec --seeds {options} --out {{out}}", f"amortised-ml-100k/{name}", TABLE
+        name: Committed(f"{_EVALUATE} {options} --out {{out}}", f"amortised-ml-100k/{name}", TABLE, against)
+        for name, options, against in (
+            ("gradient", "recbole-metarec --seeds 10", ""),
+            ("amortised", f"recbole-metarec --seeds 10 {_AMORTISED}", "gradient"),
+            ("amortised-5", "recbole-metarec --seeds 3 --updater.kind amortised", "gradient"),
+            ("amortised-few-shot", f"few-shot --seeds 10 {_AMORTISED}", "few-shot"),
         )
-        for name, options in {
-            "gradient": "10",
-            "amortised": "10 --updater.kind amortised --updater.steps 1",
-            "amortised-5": "3 --updater.kind amortised",
-        }.items()
     },
     **{
         name: Committed(
@@ -122,13 +124,25 @@ def make(name: str, runs: Path) -> None:
     Raises:
         subprocess.CalledProcessError: the command failed; what it has finished stays in `runs`.
     """
-    command, place, files = COMMITTED[name]
+    command, place, files, against = COMMITTED[name]
     out = runs / name.removesuffix("-as-published")
     target = out if files else Path("benchmarks/results") / place
     arguments = shlex.split(command.replace("{out}", shlex.quote(target.as_posix())))
     print(f"{name}: python -m {shlex.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", *arguments], check=True)
     publish(out, HERE / place, files)
+    if against:
+        compare = [
+            sys.executable,
+            "-m",
+            "metarec_jax",
+            "compare",
+            "--json",
+            out.as_posix(),
+            (runs / against).as_posix(),
+        ]
+        found = subprocess.run(compare, check=True, stdout=subprocess.PIPE)
+        (HERE / place / "compare.json").write_bytes(found.stdout)
 
 
 def publish(made: Path, place: Path, files: Sequence[str]) -> None:

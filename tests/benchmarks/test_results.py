@@ -12,16 +12,22 @@ def test_commands_are_those_of_this_version(capsys):
     results.main(["--list"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == list(results.COMMITTED)
-    for command, _, _ in results.COMMITTED.values():
+    for command, *_ in results.COMMITTED.values():
         module, *rest = shlex.split(command)
         if module == "metarec_jax":
             assert starting_evaluation(rest[1:])[0] == rest[rest.index("--protocol") + 1]
 
 
 def test_every_file_that_is_copied_is_committed():
-    for _, place, files in results.COMMITTED.values():
-        for file in files or [""]:
+    for _, place, files, against in results.COMMITTED.values():
+        for file in (*files, *["compare.json"] * bool(against)) or [""]:
             assert (results.HERE / place / file).is_file()
+
+
+def test_what_is_compared_with_is_made_before():
+    names = list(results.COMMITTED)
+    for name, result in results.COMMITTED.items():
+        assert result.against in [*names[: names.index(name)], ""]
 
 
 def test_files_are_copied_to_the_committed_folder(tmp_path):
