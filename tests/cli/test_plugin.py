@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,11 @@ def run(folder):
     status, _, errors = metarec(folder, "train", *plugins, *options, *SMALL, "--out", "run")
     assert status == 0, errors
     return folder / "run"
+
+
+def test_the_first_command_of_the_guide_has_the_options_of_a_run_that_is_trained_here():
+    (command,) = re.findall(r"^    metarec train --plugin my_kinds (.*) --out", GUIDE.read_text(), flags=re.MULTILINE)
+    assert shlex.split(command) == [str(option) for option in OWN["learner"]]
 
 
 def test_a_run_of_six_own_kinds_keeps_their_choices_and_the_module(run):
