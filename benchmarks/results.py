@@ -92,6 +92,11 @@ COMMITTED: Mapping[str, Committed] = {
             ("amortised", f"recbole-metarec --seeds 10 {_AMORTISED}", "gradient"),
             ("amortised-5", "recbole-metarec --seeds 3 --updater.kind amortised", "gradient"),
             ("amortised-few-shot", f"few-shot --seeds 10 {_AMORTISED}", "few-shot"),
+            (
+                "amortised-clicks",
+                f"strong-generalisation --data.kind click --seeds 3 {_AMORTISED}",
+                "strong-generalisation",
+            ),
         )
     },
     **{
