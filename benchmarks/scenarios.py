@@ -8,7 +8,8 @@ from typing import Any
 from metarec_jax.evaluation.text_table import grid, number
 from metarec_jax.metrics.definitions import metric
 
-GAIN_METRICS = ("mae", "rmse", "accuracy", "ndcg@5", "precision@5", "mrr@5", "auc", "recall_list@20", "ndcg_list@100")
+GAIN_METRICS = ("mae", "rmse", "accuracy", "ndcg@5", "precision@5", "mrr@5", "auc", "auc_liked")
+GAIN_METRICS += ("recall_list@20", "ndcg_list@100")
 """Metrics of a table of differences: those of ratings and of lists."""
 
 
