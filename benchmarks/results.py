@@ -137,16 +137,8 @@ def make(name: str, runs: Path) -> None:
     subprocess.run([sys.executable, "-m", *arguments], check=True)
     publish(out, HERE / place, files)
     if against:
-        compare = [
-            sys.executable,
-            "-m",
-            "metarec_jax",
-            "compare",
-            "--json",
-            out.as_posix(),
-            (runs / against).as_posix(),
-        ]
-        found = subprocess.run(compare, check=True, stdout=subprocess.PIPE)
+        compare = ["metarec_jax", "compare", "--json", out.as_posix(), (runs / against).as_posix()]
+        found = subprocess.run([sys.executable, "-m", *compare], check=True, stdout=subprocess.PIPE)
         (HERE / place / "compare.json").write_bytes(found.stdout)
 
 

@@ -113,6 +113,8 @@ def tune(
                 seeded = dataclasses.replace(config, seed=config.seed + number)
                 changed = rebuild(experiment, seeded, data=data, reporter=reporter)
                 values.append(validation_value(changed, place, metric))
+                if seeds > 1:  # a line now and then, where trials take long
+                    reporter.note(f"seed {seeded.seed}: {metric} {values[-1]:.4f}")
             return sum(values) / len(values)
 
         return run_trials(study, base, folder, objective, trials=trials, space=space, metric=metric, reporter=reporter)
