@@ -233,8 +233,10 @@ class _Watch:
 
     def __init__(self, group: Group):
         self._group, self._leaving, self._alone = group, False, threading.Event()
-        for body in (self._failures, self._deaths):
-            threading.Thread(target=self._run, args=(body,), daemon=True, name="peers").start()
+        bodies = self._failures, self._deaths
+        self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True, name="peers") for one in bodies]
+        for thread in self._threads:
+            thread.start()
 
     def _run(self, body: Callable[[], None]) -> None:
         try:
@@ -266,7 +268,11 @@ class _Watch:
         self._alone.set()
 
     def leave(self) -> None:
-        """Leave the group after its last barrier; process 0, whose service the others need for that, is the last."""
+        """Leave the group after its last barrier; process 0, whose service the others need for that, is the last.
+
+        The threads end before this returns: Python stops a daemon thread by unwinding its stack, which aborts the
+        process where the thread is in JAX's C++ client.
+        """
         import jax
 
         self._leaving = True
@@ -274,6 +280,8 @@ class _Watch:
             self._alone.wait(self._group.wait)
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()
+        for thread in self._threads:
+            thread.join(HEARTBEAT)
 
 
 def lost_message(lost: list[int]) -> str:

@@ -11,7 +11,7 @@ from several import free_port
 APART = 35
 """Seconds between the processes at their first collective; gloo connects within 30."""
 TRAIN = f"""
-import sys, time
+import sys, threading, time
 import jax, numpy as np
 from metarec_jax.core import peers, processes
 from metarec_jax.core.device_groups import connect_processes
@@ -25,6 +25,8 @@ with peers.joined(wait=100):
     rows = put(np.arange(8.0), NamedSharding(mesh, PartitionSpec("users")))
     columns = put(np.arange(8.0), NamedSharding(mesh, PartitionSpec("shards")))
     print(float(sum(host(rows) + host(columns))), processes.arrays_from_first("text", lambda: {{"a": np.arange(3)}}))
+# A thread in JAX's client would abort the process where Python ends it.
+print("threads left:", [thread.name for thread in threading.enumerate() if thread.name == "peers"])
 """
 
 
@@ -49,6 +51,7 @@ def test_processes_may_come_to_their_first_collectives_at_different_times(tmp_pa
             out, err = process.communicate(timeout=300)
             assert process.returncode == 0, err
             assert "56.0 {'a': array([0, 1, 2])}" in out
+            assert "threads left: []" in out
     finally:
         for process in running:
             process.kill()
