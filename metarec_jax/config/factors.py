@@ -22,6 +22,9 @@ class FactorsConfig:
     no effect."""
     rate: float = 0.01
     """Learning rate of that correction, with the schedule of the others."""
+    mixing: float = 0.75
+    """Weight of the trained parameters in the mean with those before training, which is kept; 1 keeps the trained ones.
+    Without factors it has no effect."""
 
     def __post_init__(self) -> None:
         require_types(self, "factors")

@@ -65,8 +65,11 @@ _CONSTANT: dict[str, dict[str, Any]] = {
     "": {"warmup": 0.1, "clip": 1.0},
 }
 """Options of versions 1 and 2 that are constants now, and their values. The key "" holds those of pretraining."""
-_LATER = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes", "dense": False, "dims": 0}
-"""Options of the encoder with which runs were trained before the options existed."""
+_LATER: dict[str, dict[str, Any]] = {
+    "encoder": {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes", "dense": False, "dims": 0},
+    "factors": {"mixing": 1.0},
+}
+"""Options with which runs were trained before the options existed."""
 
 
 def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]:
@@ -92,9 +95,8 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
                 found[name] = kept
     if isinstance(found.get("episodes"), dict):
         found = found | {"episodes": _with_support(found["episodes"])}
-    if isinstance(found.get("encoder"), dict):
-        found = found | {"encoder": _LATER | found["encoder"]}
-    return found
+    later = {name: options | found[name] for name, options in _LATER.items() if isinstance(found.get(name), dict)}
+    return found | later
 
 
 def _with_support(episodes: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
     ("factors.dropout learner.dropout held_out", lambda x: 0 <= x < 1, "be at least 0 and below 1"),
     ("episodes.validation episodes.test split.shown mlm.share", lambda x: 0 < x < 1, "lie between 0 and 1"),
     ("split.cold", lambda x: 0 < x < 0.5, "lie between 0 and .5, since training needs items, too"),
+    ("factors.mixing", lambda x: 0 < x <= 1, "be above 0 and at most 1"),
     ("mlm.item_share", lambda x: 0 <= x <= 1, "be a share, 0 to 1"),
     ("seed", lambda n: 0 <= n < 2**31, f"lie between 0 and {2**31 - 1}"),
 )

@@ -12,10 +12,11 @@ from metarec_jax.privacy.ledger import PrivacyLedger
 from metarec_jax.privacy.private_training import mechanism_of, private_options, private_step, secret_key
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.frozen_program import prepared_tables
-from metarec_jax.train.meta_training import Validation, fitting_users, meta_training, starting_state
+from metarec_jax.train.meta_training import fitting_users, meta_training, starting_state
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
+from metarec_jax.train.validation import Validation
 
 
 def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:

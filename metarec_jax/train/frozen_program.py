@@ -24,7 +24,6 @@ from metarec_jax.meta.outer import Losses, TrainState, make_step
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.meta_training import (
-    Validation,
     fitting_users,
     meta_training,
     starting_state,
@@ -33,6 +32,7 @@ from metarec_jax.train.optimizer import make_optimiser, schedule
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import by_role, by_user, per_device, replicate, sums, user_mesh
+from metarec_jax.train.validation import Validation
 
 MOST_BYTES = 2 << 30
 """Bytes of embeddings, in float32, above which each batch brings its own rows."""

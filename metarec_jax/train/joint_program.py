@@ -20,7 +20,6 @@ from metarec_jax.meta.text_passes import Chosen, Kept, size_in_bytes
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
-    Validation,
     fitting_users,
     least_free_memory,
     meta_training,
@@ -32,6 +31,7 @@ from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.text_batches import TextBatches
 from metarec_jax.train.text_devices import Devices
+from metarec_jax.train.validation import Validation
 
 
 def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:

@@ -1,4 +1,4 @@
-"""Common parts of all kinds of meta-training: batches, validation, the end of an epoch, and micro-batches."""
+"""Common parts of all kinds of meta-training: batches, the end of an epoch, and micro-batches."""
 
 from __future__ import annotations
 
@@ -11,29 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
 
 from metarec_jax.core import processes
 from metarec_jax.core.device_memory import SHARE, free_memory, users_that_fit
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.global_arrays import host
-from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
-from metarec_jax.core.types import BatchRows, Episodes, Prepared, Tables
+from metarec_jax.core.types import BatchRows
 from metarec_jax.data.pipeline import EpisodeBatches
-from metarec_jax.learner.ranking import list_loss
-from metarec_jax.meta.batch import gathered, prepare_rows
-from metarec_jax.meta.model import Model, Trainable
-from metarec_jax.meta.outer import Losses, TrainState, meta_loss, predict
+from metarec_jax.meta.outer import Losses, TrainState
 from metarec_jax.train.checkpoints import Progress, Sums
 from metarec_jax.train.episode_feed import EpisodeFeed, Localise, padded
-from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.program import Batch, Ledger, Program
 from metarec_jax.train.run_folder import Run
-from metarec_jax.train.sharding import own_users, place, replicate, round_up, shard_users
+from metarec_jax.train.sharding import own_users, place, round_up, shard_users
 from metarec_jax.train.state import first_state
-from metarec_jax.train.text_batches import TextBatches
+from metarec_jax.train.validation import Evaluation, Validation
 from metarec_jax.train.warm_start import begun
 
 MakeStep = Callable[[int], Any]
@@ -78,6 +73,12 @@ def meta_training(
     source = experiment.train.source if source is None else source
     first_state = functools.partial(starting_state, run, experiment, mesh)
     first_counts = chooses and experiment.choosing.source.candidates is not None
+    evaluation = Evaluation(
+        validate,
+        lambda: first_state().trainable,
+        mixing=experiment.config.factors.mixing if experiment.config.has_factors else 1.0,
+        first_counts=first_counts,
+    )
     return Program(
         title="meta-training",
         steps=len(source),
@@ -87,10 +88,10 @@ def meta_training(
         feed=functools.partial(EpisodeFeed, source, mesh, users_per_device, localise, whole_batches),
         sums=functools.partial(_sums, experiment, mesh),
         check=_refuse_not_finite,
-        evaluate=_Evaluation(validate, first_state if first_counts else None),
+        evaluate=evaluation,
         close=functools.partial(_close_epoch, config.epochs, config.patience, chooses),
         describe=_describe,
-        trained=lambda state: state.trainable,
+        trained=evaluation.kept,
         scope=functools.partial(jax.set_mesh, mesh),
         ledger=ledger or Ledger(),
         first_counts=first_counts,
@@ -159,113 +160,6 @@ def fitting_users(
 def least_free_memory() -> int:
     """Free memory of a device in bytes, of the process that has the least; all processes call it together."""
     return min(map(int, processes.everyone("free memory", str(free_memory(jax.local_devices()[0])))))
-
-
-class Validation:
-    """The validation loss of a part as a function of trained parameters, compiled once for each length bucket.
-
-    It is the mean query loss; for queries with candidates, 1 - nDCG of the lists of the catalogue.
-
-    Args:
-        model: the functions.
-        mesh: the devices.
-        part: episodes and their tables.
-        texts: texts of the part, if the encoder is trained: each call encodes them with its encoder.
-        by_batch: whether the tables stay on the host, from which each batch reads its rows. Lists read the whole table,
-            which is then on the devices all the same.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        mesh: Mesh,
-        part: Part,
-        texts: TextBatches | None = None,
-        *,
-        by_batch: bool = False,
-    ) -> None:
-        lists = part.source.candidates is not None
-        self._mesh, self._texts, self._by_batch = mesh, texts, by_batch and not lists
-        self._tables = part.tables if self._by_batch else replicate(mesh, part.tables)
-        batches = [padded(part.source[i], mesh) for i in range(len(part.source))]
-        self._batches = batches if self._by_batch else [shard_users(mesh, batch) for batch in batches]
-        self._prepare, self._losses = _validating(model, lists)
-
-    def __call__(self, trainable: Trainable) -> float:
-        """The loss."""
-        return _mean(*self.losses(trainable))
-
-    def losses(self, trainable: Trainable) -> tuple[np.ndarray, np.ndarray]:
-        """The sum and the number of losses of each batch; of lists, of each user.
-
-        Args:
-            trainable: the parameters.
-
-        Returns:
-            float [n] each.
-        """
-        raw: Tables = self._tables if self._texts is None else self._texts.tables(trainable.encoder)
-        trainable = trainable._replace(encoder=None)
-        if self._by_batch:
-            given = ((gathered(raw, batch), batch) for batch in self._batches)
-            found = [host(self._losses(trainable, *shard_users(self._mesh, one))) for one in given]
-        else:
-            tables = self._prepare(trainable.theta, raw)
-            found = host([self._losses(trainable, tables, batch) for batch in self._batches])
-        lost, number = (np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*found))
-        return lost.astype(np.float64), number.astype(np.float64)
-
-
-class _Evaluation:
-    """Evaluates a state: the validation loss.
-
-    Where parameters before training are a candidate, so is the standard error of the difference from them
-    (``validation_doubt``), paired by users: with few users, the best of many epochs is better by chance.
-
-    Args:
-        validate: the validation loss.
-        first: makes the state before training, if it is a candidate.
-    """
-
-    def __init__(self, validate: Validation, first: Callable[[], TrainState] | None) -> None:
-        self._validate, self._first = validate, first
-        self._before: np.ndarray | None = None
-
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """The figures of a state."""
-        lost, number = self._validate.losses(state.trainable)
-        figures = {"validation_loss": _mean(lost, number)}
-        if self._first is not None:
-            if self._before is None:
-                begun = int(host(state.step)) == 0
-                self._before = lost if begun else self._validate.losses(self._first().trainable)[0]
-            gain = (lost - self._before)[number > 0]
-            figures["validation_doubt"] = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
-        return figures
-
-
-def _mean(lost: np.ndarray, number: np.ndarray) -> float:
-    return float(lost.sum() / max(number.sum(), 1.0))
-
-
-@functools.lru_cache(maxsize=8)
-def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
-    """Jitted `Model.prepare`, and the sum and number of losses of a batch (of lists, of each of its users).
-
-    Equal models share compiled functions.
-    """
-
-    def of_rows(trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Array, Array]:
-        losses = meta_loss(model, trainable, prepare_rows(model, trainable.theta, tables), episodes)[1]
-        return losses.query, losses.rows
-
-    def of_lists(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
-        query = episodes.query
-        outputs = predict(model, trainable, tables, episodes)
-        mask = query.mask * episodes.weight[:, None]
-        return over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
-
-    return jax.jit(model.prepare), jax.jit(of_lists if lists else of_rows)
 
 
 def _sums(experiment: Experiment, mesh: Mesh, losses: Losses, batch: Batch, progress: Progress) -> Sums:

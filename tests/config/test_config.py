@@ -120,6 +120,7 @@ NAN, INFINITE = float("nan"), float("inf")
             (FactorsConfig, {"rate": rate}, [f"factors.rate is {rate}", "above 0"])
             for rate in (0.0, -1.0, NAN, INFINITE)
         ),
+        *((FactorsConfig, {"mixing": x}, [f"factors.mixing is {x}", "at most 1"]) for x in (0.0, -0.5, 1.01, NAN)),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
         *(
             (kind, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])

@@ -27,7 +27,9 @@ BEFORE = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes", "dens
             {"encoder": {"path": "e5", "max_length": 128} | BEFORE},
         ),
         (LAYOUT, {"encoder": BEFORE | {"query_prompt": "q: "}}, {"encoder": BEFORE | {"query_prompt": "q: "}}),
-        (2, {"factors": {"rank": 8, "noise": 0.8}, "seed": 3}, {"factors": {"rank": 8}, "seed": 3}),
+        (2, {"factors": {"rank": 8, "noise": 0.8}, "seed": 3}, {"factors": {"rank": 8, "mixing": 1.0}, "seed": 3}),
+        (LAYOUT, {"factors": {"rank": 8}}, {"factors": {"rank": 8, "mixing": 1.0}}),
+        (LAYOUT, {"factors": {"mixing": 0.75}}, {"factors": {"mixing": 0.75}}),
         # An option of a plugin's kind that has the name of one that is gone.
         (2, {"updater": {"kind": "mine", "momentum": 0.5}}, {"updater": {"kind": "mine", "momentum": 0.5}}),
         (2, {"steps": 6, "warmup": 0.1, "clip": 1.0}, {"steps": 6}),  # of a pretraining

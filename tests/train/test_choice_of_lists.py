@@ -17,10 +17,11 @@ from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.data.sources import clicks_of
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
-from metarec_jax.train.meta_training import Validation, starting_state
+from metarec_jax.train.meta_training import starting_state
 from metarec_jax.train.monitor import Monitor
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.start import fit
+from metarec_jax.train.validation import Validation
 
 
 class Ending(Monitor):

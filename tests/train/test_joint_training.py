@@ -19,11 +19,11 @@ from metarec_jax.meta.model import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
-from metarec_jax.train.meta_training import Validation
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.start import fit, program_of, start
 from metarec_jax.train.state import first_state
+from metarec_jax.train.validation import Validation
 
 
 def config_of(**encoder):

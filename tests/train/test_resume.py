@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import training
@@ -24,7 +25,7 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.checkpoints import Checkpoints
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.signals import StopRequest
-from metarec_jax.train.start import fit
+from metarec_jax.train.start import fit, program_of
 from metarec_jax.train.state import first_state
 
 PATIENCE = 120
@@ -400,5 +401,6 @@ def test_a_run_of_version_0_1_goes_on(run, experiment, uninterrupted):
     assert list(kept.states) == [STEPS, STEPS + 2]
     fitted = fit(run, experiment, reporter=stopping_at(STEPS + 2))
     assert fitted.progress.best_step == STEPS
-    assert_equal(load_trainable(run, experiment.catalogue), kept.states[STEPS].trainable)
+    best = program_of(run, experiment).trained(jax.device_put(kept.states[STEPS]))
+    assert_equal(load_trainable(run, experiment.catalogue), jax.device_get(best))
     assert_same_as(uninterrupted, fit(run, experiment), run, experiment)

@@ -73,6 +73,7 @@ def scripted(run, experiment, *, loss=lambda step: 1.0, moved=lambda step: 1.0, 
         first_state=one_parameter,
         step=step,
         evaluate=lambda state: {"validation_loss": float(validation(int(state.step)))},
+        trained=lambda state: state.trainable,
     )
 
 
@@ -236,12 +237,13 @@ def test_parameters_can_be_loaded_as_soon_as_an_epoch_has_ended(run, experiment)
 def test_while_training_goes_on_the_parameters_of_the_best_epoch_so_far_can_be_loaded(run, experiment):
     losses = [3.0, 2.0, 4.0, 1.0]
     evaluated, loaded = [], []
+    program = program_of(run, experiment)
 
     def evaluate(state):
-        evaluated.append(jax.device_get(state.trainable))
+        evaluated.append(jax.device_get(program.trained(state)))
         return {"validation_loss": losses[len(evaluated) - 1]}
 
-    program = dataclasses.replace(program_of(run, experiment), evaluate=evaluate)
+    program = dataclasses.replace(program, evaluate=evaluate)
     watch = Watch(on_epoch=lambda epoch: loaded.append(load_trainable(run, experiment.catalogue)))
     fitted = loop.train(run, program, reporter=watch)
     for found, best in zip(loaded, [1, 2, 2, 4], strict=True):
