@@ -75,7 +75,7 @@ print(ask("/about"))
 # %% [markdown]
 # ## 3. A newcomer
 #
-# Nothing is known, so the service is asked what to ask. The answers are those of somebody who likes science fiction;
+# Nothing is known, so the service is asked what to ask. The answers are those of somebody who likes action;
 # what is unknown is skipped.
 
 # %%
@@ -86,7 +86,7 @@ while len(history) < 5:
     if len(unknown) < 2 and "Romance" in genres:
         unknown.append(question["id"])
         continue
-    rating = 5 if "Sci-Fi" in genres else 2 if "Romance" in genres or "Comedy" in genres else 3
+    rating = 5 if "Action" in genres else 2 if "Romance" in genres or "Comedy" in genres else 3
     history.append({"item": question["id"], "rating": rating})
     print(f"{question['title']:45s} {rating}")
 
@@ -106,16 +106,18 @@ print(f"the state has {len(state)} characters")
 # ## 4. Why
 #
 # What each rating adds to a score is exact: the derivative of the score by the weight of the rating, through all of the
-# adaptation. A sentence names only what really raises it.
+# adaptation. A sentence names only what really raises it, so that not every item has one.
 
 # %%
-(why,) = ask("/explain", {"state": state, "items": [after["items"][0]["id"]]})["explanations"]
-print(f"{why['title']}: {why['score']:.2f}. {why['sentence']}")
+reasons = ask("/explain", {"state": state, "items": [item["id"] for item in after["items"]]})["explanations"]
+for why in reasons:
+    print(f"{why['title'][:45]:45s} {why['score']:.2f} {why['sentence']}")
+why = max(reasons, key=lambda why: why["influences"][0]["influence"])
 figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
 names = [f"{reason['title'][:30]} ({reason['rating']:g})" for reason in why["influences"]]
 axes.barh(names, [reason["influence"] for reason in why["influences"]])
 axes.invert_yaxis()
-axes.set_xlabel("what the rating adds to the score")
+axes.set_xlabel(f"what the rating adds to the score of {why['title']}")
 plt.show()
 
 # %% [markdown]
@@ -131,7 +133,7 @@ print(f"{new['title']}: {score['score']:.2f} ± {score['deviation']:.2f}")
 # %% [markdown]
 # ## 6. What people do with it
 #
-# Every list is an impression. Here the newcomer looks at three lists and clicks what has "Sci-Fi" in it; then the
+# Every list is an impression. Here the newcomer looks at three lists and clicks what has "Action" in it; then the
 # figures come with intervals over users. With real users there are more of them: `metarec simulate` plays test users.
 
 # %%
@@ -139,7 +141,7 @@ clicks = 0
 for _ in range(3):
     shown = ask("/recommend", {"state": state, "k": 10})
     for item in shown["items"]:
-        if "Sci-Fi" in item["details"].get("genres", ""):
+        if "Action" in item["details"].get("genres", ""):
             ask("/feedback", {"list_id": shown["list_id"], "item": item["id"], "kind": "click"})
             clicks += 1
 print(f"{clicks} clicks")
