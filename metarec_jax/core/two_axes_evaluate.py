@@ -60,10 +60,18 @@ def _apply(equation: Any, users: list[list[Any]]) -> list[list[Any]]:
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
+def _numbers(params: Any) -> tuple[int, int]:
+    """Number of constants of a scan, and of values that it carries."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].unpack()  # since JAX 0.12
+    return len(constants), len(carried)
+
+
 def _scan(params: Any, users: list[list[Any]]) -> list[list[Any]]:
     """The iterations one after another."""
-    constants, carried, body = params["num_consts"], params["num_carry"], params["jaxpr"]
-    first = constants + carried
+    constants, carried = _numbers(params)
+    body, first = params["jaxpr"], constants + carried
     consts, carries, stacked = (
         [given[part] for given in users] for part in (slice(constants), slice(constants, first), slice(first, None))
     )

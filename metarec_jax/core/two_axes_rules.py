@@ -296,24 +296,10 @@ _RULES: dict[str, Callable[..., Flat]] = {
 _ELEMENTWISE = frozenset(
     # Names of primitives.
     (
-        *("abs", "add", "add_any", "and", "ceil", "convert_element_type", "copy", "cos", "div", "eq", "erf", "exp"),
-        *(
-            "exp2",
-            "floor",
-            "ge",
-            "gt",
-            "integer_pow",
-            "is_finite",
-            "le",
-            "log",
-            "log1p",
-            "logistic",
-            "lt",
-            "max",
-            "min",
-        ),
-        *("mul", "ne", "neg", "not", "or", "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square"),
-        *("stop_gradient", "sub", "tanh"),
+        *("abs", "add", "add_any", "and", "ceil", "convert_element_type", "copy", "cos", "div", "eq", "erf"),
+        *("exp", "exp2", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "log2"),
+        *("logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "one_minus_square", "or", "pow", "rem"),
+        *("round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "stop_gradient", "sub", "tanh"),
     )
 )
 
