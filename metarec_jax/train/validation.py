@@ -2,8 +2,8 @@
 
 A learner with item factors starts from their closed form, which is fitted to all training ratings. The outer loop moves
 all parameters away from it, and with few users partly by noise. So the kept parameters are a mean of those before
-training and the trained ones (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3). It predicts
-better than either (docs/factors.md).
+training and the trained ones (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3), with a weight
+that was chosen on validation users (docs/factors.md).
 """
 
 from __future__ import annotations
