@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from metarec_jax.core import processes
 from metarec_jax.core.device_memory import SHARE, free_memory, users_that_fit
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.global_arrays import host
+from metarec_jax.core.global_arrays import from_first, host
 from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import BatchRows
 from metarec_jax.data.pipeline import EpisodeBatches
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import Losses, TrainState
 from metarec_jax.train.checkpoints import Progress, Sums
 from metarec_jax.train.episode_feed import EpisodeFeed, Localise, padded
@@ -27,7 +28,7 @@ from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.program import Batch, Ledger, Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import own_users, place, round_up, shard_users
-from metarec_jax.train.state import first_state
+from metarec_jax.train.state import first_state, first_trainable
 from metarec_jax.train.validation import Evaluation, Validation
 from metarec_jax.train.warm_start import begun
 
@@ -75,7 +76,7 @@ def meta_training(
     first_counts = chooses and experiment.choosing.source.candidates is not None
     evaluation = Evaluation(
         validate,
-        lambda: first_state().trainable,
+        functools.partial(_starting_parameters, run, experiment),
         mixing=experiment.config.factors.mixing if experiment.config.has_factors else 1.0,
         first_counts=first_counts,
     )
@@ -113,6 +114,12 @@ def starting_state(run: Run, experiment: Experiment, mesh: Mesh) -> TrainState:
     if experiment.config.train.begin:
         state = state._replace(trainable=begun(state.trainable, run))
     return place(mesh, state)
+
+
+def _starting_parameters(run: Run, experiment: Experiment) -> Trainable:
+    """Make the parameters of `starting_state` alone: a whole second state may not fit beside that of the training."""
+    parameters = first_trainable(experiment)
+    return from_first(begun(parameters, run) if experiment.config.train.begin else parameters)
 
 
 def fitting_users(
